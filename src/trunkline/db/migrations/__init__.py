@@ -1,0 +1,1 @@
+"""Alembic migrations; `trunkline.db.database.migrate` runs them."""

@@ -1,0 +1,122 @@
+"""Every error that Trunkline raises, under one root, split by whose fault it is.
+
+    TrunklineError
+    ├── ProtocolError          the peer broke the protocol; its connection is closed
+    │   ├── FrameTooLarge      a frame over the framer's limit
+    │   ├── BadFrame           a frame that the framer or the profile can't read
+    │   └── PeerTimeout        the peer did not do in time what it has to do
+    ├── UsageError             the caller asked for something that can't be done; asking again won't help
+    │   ├── SettingsError      a setting is unknown, of the wrong type, or out of range
+    │   ├── NotFound           no device, command, record, record type or job has that name
+    │   ├── BadItems           what was sent to be stored is no JSON list, or an item of it is too long
+    │   └── WrongThread        a method was called from a thread that may not call it
+    └── Unavailable            the world's fault: it may work later
+        ├── Overloaded         a bound is reached; nothing was accepted, so it is safe to try again
+        ├── ConnectionClosed   the connection is gone; ``reason`` says why
+        ├── NoReply            a command ended without a reply; ``state`` says how
+        └── StorageError       the database or the disk refused; nothing was committed
+
+``str(error)`` is one line for a person: what happened, to what, and what to do next.
+"""
+
+__all__ = [
+    "BadFrame",
+    "BadItems",
+    "ConnectionClosed",
+    "FrameTooLarge",
+    "NoReply",
+    "NotFound",
+    "Overloaded",
+    "PeerTimeout",
+    "ProtocolError",
+    "SettingsError",
+    "StorageError",
+    "TrunklineError",
+    "Unavailable",
+    "UsageError",
+    "WrongThread",
+]
+
+
+class TrunklineError(Exception):
+    """The root of all of Trunkline's own errors."""
+
+
+class ProtocolError(TrunklineError):
+    """The peer broke the protocol. Only its own connection is affected."""
+
+
+class FrameTooLarge(ProtocolError):
+    """A frame is longer than the limit allows."""
+
+
+class BadFrame(ProtocolError):
+    """A frame can't be read: a byte that may not stand there, text that is no UTF-8, a wrong checksum."""
+
+
+class PeerTimeout(ProtocolError):
+    """The peer did not do in time what it has to do.
+
+    Attributes:
+        reason: which deadline it was, as a word from `trunkline.tcp.CloseReason`.
+    """
+
+    def __init__(self, reason: str, text: str) -> None:
+        super().__init__(text)
+        self.reason = reason
+
+
+class UsageError(TrunklineError):
+    """The caller asked for something that can't be done as it was asked."""
+
+
+class SettingsError(UsageError):
+    """A setting is unknown, of the wrong type, or out of range. The text names it, its value and the mend."""
+
+
+class NotFound(UsageError):
+    """Nothing has that name."""
+
+
+class BadItems(UsageError):
+    """What was sent to be stored is no JSON list, or an item of it is too long. None of it was stored."""
+
+
+class WrongThread(UsageError):
+    """A method that belongs to the reactor's thread was called from another one."""
+
+
+class Unavailable(TrunklineError):
+    """Something outside of the caller's hands is missing just now; it may work later."""
+
+
+class Overloaded(Unavailable):
+    """A bound is reached. Nothing was accepted, so it is safe to try again later."""
+
+
+class ConnectionClosed(Unavailable):
+    """The connection is closed or closing.
+
+    Attributes:
+        reason: why, as a word from `trunkline.tcp.CloseReason`.
+    """
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(f"the connection is closed ({reason})")
+        self.reason = reason
+
+
+class NoReply(Unavailable):
+    """A command ended without a reply, or has not ended in the time that its caller waits.
+
+    Attributes:
+        state: where the command stands, a word from `trunkline.gateway.CommandState`.
+    """
+
+    def __init__(self, state: str, text: str) -> None:
+        super().__init__(text)
+        self.state = state
+
+
+class StorageError(Unavailable):
+    """The database or the disk refused a write. Nothing of it was committed."""

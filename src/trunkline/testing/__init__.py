@@ -1,0 +1,8 @@
+"""For the tests of those who build on Trunkline, and its own."""
+
+from trunkline.testing.bus import check_bus
+from trunkline.testing.clock import ManualClock
+from trunkline.testing.framers import check_framer
+from trunkline.testing.simulator import Simulation, SimulationCounts, SimulationOptions
+
+__all__ = ["ManualClock", "Simulation", "SimulationCounts", "SimulationOptions", "check_bus", "check_framer"]

@@ -1,0 +1,89 @@
+"""Keeps pages from elsewhere away from a node that asks for no token.
+
+While HTTP is open to all that runs on this machine, a browser here is part of that, and so is every page in
+it. Two headers tell its requests apart, and no page can forge them: Host names where the browser believes
+itself to be (so that a name which an attacker has pointed at 127.0.0.1 is seen through), and Origin names the
+page that asks.
+"""
+
+import ipaddress
+from urllib.parse import urlsplit
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from trunkline.stats import Stats
+from trunkline.web.problems import problem
+
+__all__ = ["LoopbackGuard", "is_loopback"]
+
+_SECURITY_HEADERS = {
+    "Content-Security-Policy": (
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
+        "base-uri 'none'; form-action 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'"
+    ),
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+}
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a host name or address stands for this machine alone."""
+    if host.lower() == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False
+
+
+class LoopbackGuard:
+    """ASGI middleware: refuses requests for other hosts and from other origins, and adds the security headers."""
+
+    def __init__(self, app: ASGIApp, stats: Stats) -> None:
+        self._app = app
+        self._stats = stats
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Handles one request."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+
+        async def send_secured(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                MutableHeaders(scope=message).update(_SECURITY_HEADERS)
+            await send(message)
+
+        refusal = _refusal(Headers(scope=scope))
+        if refusal is not None:
+            self._stats.bad_input.labels("http_403").inc()
+            response = problem(403, "Refused", refusal, "use http://127.0.0.1 or http://localhost on this machine")
+            await response(scope, receive, send_secured)
+        else:
+            await self._app(scope, receive, send_secured)
+
+
+def _refusal(headers: Headers) -> str | None:
+    host = headers.get("host", "")
+    if not is_loopback(_host_of(f"//{host}")):
+        return "the Host header names another machine; without a token, this node answers to its own only"
+    origin = headers.get("origin")
+    if origin is not None and (_host_of(origin) == "" or urlsplit(origin).netloc.lower() != host.lower()):
+        return "the Origin header names another site; without a token, this node answers to its own pages only"
+    if origin is None and headers.get("sec-fetch-site") in ("cross-site", "same-site"):
+        mode = headers.get("sec-fetch-mode")
+        if mode != "navigate":
+            return (
+                "the request comes from another site's page; without a token, this node answers to its own pages only"
+            )
+    return None
+
+
+def _host_of(url: str) -> str:
+    try:
+        return urlsplit(url).hostname or ""
+    except ValueError:
+        return ""
