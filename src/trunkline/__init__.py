@@ -4,29 +4,33 @@ Devices and services hold a line open; the back office sends them commands and g
 records with a live log and progress bar, and stores what they send, by rules, without losing any.
 """
 
-from trunkline.app import Node
-from trunkline.clock import Clock, SystemClock
-from trunkline.errors import (
-    BadFrame,
-    BadItems,
-    ConnectionClosed,
-    FrameTooLarge,
-    NoReply,
-    NotFound,
-    Overloaded,
-    PeerTimeout,
-    ProtocolError,
-    SettingsError,
-    StorageError,
-    TrunklineError,
-    Unavailable,
-    UsageError,
-    WrongThread,
-)
-from trunkline.jobs import BlockingSyncJob, Record, SyncJob, sync
-from trunkline.reactor import Reactor
-from trunkline.settings import Settings, load_settings
-from trunkline.tcp import Client, Connection, ConnectionOptions, Server
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from trunkline.app import Node
+    from trunkline.clock import Clock, SystemClock
+    from trunkline.errors import (
+        BadFrame,
+        BadItems,
+        ConnectionClosed,
+        FrameTooLarge,
+        NoReply,
+        NotFound,
+        Overloaded,
+        PeerTimeout,
+        ProtocolError,
+        SettingsError,
+        StorageError,
+        TrunklineError,
+        Unavailable,
+        UsageError,
+        WrongThread,
+    )
+    from trunkline.jobs import BlockingSyncJob, Record, SyncJob, sync
+    from trunkline.reactor import Reactor
+    from trunkline.settings import Settings, load_settings
+    from trunkline.tcp import Client, Connection, ConnectionOptions, Server
 
 __version__ = "0.1.0"
 
@@ -61,3 +65,27 @@ __all__ = [
     "load_settings",
     "sync",
 ]
+
+# Each name is imported when it is first used: a program that wants the TCP framework alone need not load the
+# database and the web with it.
+_HOMES = {
+    "Node": "app",
+    "Clock": "clock",
+    "SystemClock": "clock",
+    **dict.fromkeys(("BlockingSyncJob", "Record", "SyncJob", "sync"), "jobs"),
+    "Reactor": "reactor",
+    **dict.fromkeys(("Settings", "load_settings"), "settings"),
+    **dict.fromkeys(("Client", "Connection", "ConnectionOptions", "Server"), "tcp"),
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"trunkline.{_HOMES.get(name, 'errors')}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]

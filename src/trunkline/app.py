@@ -9,8 +9,9 @@ import logging
 import sys
 from pathlib import Path
 
-from trunkline.batch import FileSink, Storage
-from trunkline.bus import MemoryBus
+from trunkline.batch import Storage
+from trunkline.batch.sinks.files import FileSink
+from trunkline.bus.memory import MemoryBus
 from trunkline.clock import Clock, SystemClock
 from trunkline.db import Database, Writer
 from trunkline.db.retention import Retention
@@ -18,7 +19,8 @@ from trunkline.errors import NoReply, SettingsError
 from trunkline.gateway import Commands, CommandState, Gateway, Presence, count_devices
 from trunkline.gateway.profiles import LineProfile
 from trunkline.ids import IdMaker
-from trunkline.jobs import EmbeddedEngine, Handlers, Jobs, Records, handlers
+from trunkline.jobs import Handlers, Jobs, Records, handlers
+from trunkline.jobs.embedded import EmbeddedEngine
 from trunkline.logs import event
 from trunkline.reactor import Reactor
 from trunkline.settings import Settings

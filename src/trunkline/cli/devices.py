@@ -3,17 +3,16 @@
 import sys
 import time
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import msgspec
 import typer
-from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
 
-from trunkline.db import Database
-from trunkline.gateway import Device, read_devices
 from trunkline.settings import load_settings
+
+if TYPE_CHECKING:
+    from trunkline.db import Database
+    from trunkline.gateway import Device
 
 __all__ = ["devices"]
 
@@ -26,6 +25,8 @@ def devices(
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object per line.")] = False,
 ) -> None:
     """List the devices, from the node's database; the node need not run."""
+    from trunkline.db import Database  # here, since the other commands start sooner without it
+
     database = Database(Path(load_settings(config).data.directory), exclusive=False)
     now = time.time()
     try:
@@ -42,7 +43,9 @@ def devices(
             print("\t".join([device.id, _state(device), device.address or "", _ago(device.last_seen_at, now)]))
 
 
-def _all(database: Database, now: float) -> list[Device]:
+def _all(database: "Database", now: float) -> "list[Device]":
+    from trunkline.gateway import read_devices
+
     found: list[Device] = []
     while True:
         after = found[-1].id if found else ""
@@ -52,7 +55,7 @@ def _all(database: Database, now: float) -> list[Device]:
             return found
 
 
-def _state(device: Device) -> str:
+def _state(device: "Device") -> str:
     return "online" if device.online else f"offline ({device.offline_reason or 'never online'})"
 
 
@@ -64,7 +67,11 @@ def _ago(moment: float, now: float) -> str:
     return f"{seconds} s ago"
 
 
-def _print_table(found: list[Device], now: float) -> None:
+def _print_table(found: "list[Device]", now: float) -> None:
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
     table = Table("device", "state", "address", "last seen", box=None, pad_edge=False)
     for device in found:
         style = "green" if device.online else "dim"

@@ -8,8 +8,6 @@ from urllib.parse import quote
 
 import typer
 
-from trunkline.cli.node_client import NodeClient
-
 __all__ = ["send"]
 
 _WAIT_SLACK = 5.0
@@ -26,6 +24,8 @@ def send(
     as_json: Annotated[bool, typer.Option("--json", help="Print the whole command as JSON.")] = False,
 ) -> None:
     """Send a command to a device. Exit code 0: accepted, or with --wait replied; 1: it ended without a reply."""
+    from trunkline.cli.node_client import NodeClient  # here, since the other commands start sooner without it
+
     longest = min(300.0, (60.0 if ttl is None else ttl) + (10.0 if timeout is None else timeout) + 1.0)
     client = NodeClient(url, config, timeout=longest + _WAIT_SLACK)
     body = (

@@ -8,11 +8,9 @@ from typing import Annotated
 
 import typer
 
-from trunkline.app import Node, import_modules
 from trunkline.logs import start_logging
 from trunkline.reactor import Reactor
 from trunkline.settings import Settings, load_settings
-from trunkline.web import HttpServer
 
 __all__ = ["serve"]
 
@@ -27,6 +25,10 @@ def serve(
 
 
 async def _serve(settings: Settings) -> None:
+    # Imported here: the other commands start a second sooner without them.
+    from trunkline.app import Node, import_modules
+    from trunkline.web import HttpServer
+
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
 
@@ -45,6 +47,8 @@ async def _serve(settings: Settings) -> None:
     devices = f"{settings.devices.host}:{node.gateway.port}"
     print(f"trunkline is ready: devices={devices} http={http.url} data={settings.data.directory}", flush=True)
     await stop.wait()
+    # What waits for something to happen is told first that it won't: else requests would hold up the rest.
     node.jobs.stop_following()
+    node.commands.stop_waiting()
     await http.stop()
     await node.stop()

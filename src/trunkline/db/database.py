@@ -8,8 +8,6 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar
 
-from alembic import command
-from alembic.config import Config
 from sqlalchemy import Connection, Engine, NullPool, QueuePool, create_engine, event
 
 from trunkline.errors import StorageError, UsageError
@@ -97,6 +95,10 @@ class Database:
 
 def migrate(engine: Engine) -> None:
     """Brings the schema to the newest revision."""
+    # Imported here: it takes half a second, and whoever only reads the database has no use for it.
+    from alembic import command  # noqa: PLC0415
+    from alembic.config import Config  # noqa: PLC0415
+
     config = Config()
     config.set_main_option("script_location", str(_MIGRATIONS).replace("%", "%%"))
     with engine.begin() as connection:

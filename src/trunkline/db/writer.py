@@ -130,8 +130,8 @@ class Writer:
                 last = time.monotonic()
                 if entries:
                     self._settle(self._commit(connection, entries))
-                elif self._closing:
-                    return
+                if self._closing and not self._pending:
+                    return  # asked after each round: nobody wakes us once more after the last
 
     def _commit(self, connection: Connection, entries: list[_Entry]) -> list[tuple[_Entry, Any]]:
         """Writes all entries in one transaction; where that fails, each in one of its own."""

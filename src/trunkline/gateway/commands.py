@@ -65,6 +65,12 @@ class Commands:
         self._settings = settings
         self._check = check
         self._timer: Timer | None = None
+        self._waiters: set[asyncio.Future[Command]] = set()
+
+    def stop_waiting(self) -> None:
+        """Ends every wait: the node is stopping. Each returns its command as it stands."""
+        for outcome in self._waiters:
+            outcome.cancel()
 
     def start(self) -> None:
         """Begins to end the commands whose devices stay away for longer than their ttl."""
@@ -104,13 +110,15 @@ class Commands:
 
         # Subscribed before it is accepted: a fast device answers before this would get another turn.
         subscription = self._bus.subscribe(ended_topic(command.id), ended)
+        self._waiters.add(outcome)
         try:
             await self._accept(command)
-            async with asyncio.timeout(wait):
-                return await outcome
-        except TimeoutError:
+            await asyncio.wait({outcome}, timeout=wait)
+            if outcome.done() and not outcome.cancelled():
+                return outcome.result()
             return await self.get(command.id)
         finally:
+            self._waiters.discard(outcome)
             subscription.cancel()
 
     def _new_command(self, device: str, cmd: str, timeout: float | None, ttl: float | None) -> Command:

@@ -49,7 +49,10 @@ class DeviceLine:
         epoch: the fencing number of this connection; None until it is registered.
     """
 
-    __slots__ = ("_delivery", "_in_database", "_loading", "_shared", "_timer", "connection", "device", "epoch")
+    __slots__ = (
+        "_delivery", "_ended_meanwhile", "_in_database", "_loading", "_shared", "_timer", "connection", "device",
+        "epoch",
+    )  # fmt: skip
 
     def __init__(self, shared: Lines, device: str, connection: Connection) -> None:
         self.device = device
@@ -59,13 +62,14 @@ class DeviceLine:
         self._delivery: Delivery | None = None
         self._in_database = False  # whether more commands wait there than are known here
         self._loading = False
+        self._ended_meanwhile: set[str] = set()  # what a load that is under way may still have read as open
         self._timer: asyncio.TimerHandle | None = None
 
     def open(self, epoch: int, commands: list[Command]) -> None:
         """The device is registered: its commands can go out."""
         self.epoch = epoch
         self._delivery = Delivery(RESYNC_TIMEOUT)
-        self._loaded(commands)
+        self._loaded(commands, more=len(commands) >= LOAD_LIMIT)
 
     def detach(self) -> None:
         """This connection serves its device no longer. What is unfinished stays in the ledger, for the next one."""
@@ -93,13 +97,17 @@ class DeviceLine:
     async def _load(self) -> None:
         try:
             commands = await self._shared.writer.submit(load_commands, self.device)
+            # Rows that were read before their outcome was recorded: offered again, they would be written again.
+            ended = self._ended_meanwhile
+            fresh = [command for command in commands if command.id not in ended]
         finally:
             self._loading = False
-        self._loaded(commands)
+            self._ended_meanwhile = set()
+        self._loaded(fresh, more=len(commands) >= LOAD_LIMIT)
 
-    def _loaded(self, commands: list[Command]) -> None:
+    def _loaded(self, commands: list[Command], *, more: bool) -> None:
         if self._delivery is not None:
-            self._in_database = len(commands) >= LOAD_LIMIT
+            self._in_database = more
             offered = [(command, self._deadline(command)) for command in commands]
             self._act(self._delivery.offer(offered, self._shared.reactor.now()))
 
@@ -128,6 +136,8 @@ class DeviceLine:
                     waiting += reversed(self._write(command))
                 case End(command, state, reply, reason):
                     command.become(state, self._shared.clock.time(), reply=reply, reason=reason)
+                    if self._loading:
+                        self._ended_meanwhile.add(command.id)
                     self._record_outcome(command)
                 case Late(command, reply):
                     event(_log, logging.INFO, "late reply", device=self.device, command=command.id)

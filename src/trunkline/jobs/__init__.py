@@ -1,7 +1,6 @@
 """Sync jobs: rows that say what is to be done, handlers that do it, and a log that can be followed."""
 
 from trunkline.jobs.context import BlockingSyncJob, Record, SyncJob
-from trunkline.jobs.embedded import EmbeddedEngine
 from trunkline.jobs.engine import DevicePort, Engine
 from trunkline.jobs.handlers import Handlers, handlers, sync
 from trunkline.jobs.model import TRANSITIONS, Job, JobEvent, JobState
@@ -12,7 +11,6 @@ __all__ = [
     "TRANSITIONS",
     "BlockingSyncJob",
     "DevicePort",
-    "EmbeddedEngine",
     "Engine",
     "Entry",
     "Handlers",

@@ -131,7 +131,9 @@ class EmbeddedEngine:
         except Exception as error:
             text = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
             logbook.log(text, "error")
-            _log.warning("job failed", exc_info=error, extra={"facts": {"job": job.id, "type": job.type}})
+            # Our own errors say what happened by themselves; of all others the place is worth knowing.
+            unforeseen = None if isinstance(error, TrunklineError) else error
+            _log.warning("handler failed", exc_info=unforeseen, extra={"facts": {"job": job.id, "error": text}})
             await self._end(job, logbook, JobState.FAILED, text[:2000])
         else:
             await self._end(job, logbook, JobState.SUCCEEDED, None)

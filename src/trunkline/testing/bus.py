@@ -29,8 +29,8 @@ async def check_bus(bus: Bus) -> None:
 
 async def _until(condition: Callable[[], bool]) -> None:
     async with asyncio.timeout(_WAIT):
-        while not condition():
-            await asyncio.sleep(0)  # noqa: ASYNC110  any condition may be asked for
+        while not condition():  # noqa: ASYNC110  any condition may be asked for
+            await asyncio.sleep(0)
 
 
 async def _delivers_in_order(bus: Bus) -> None:

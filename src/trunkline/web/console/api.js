@@ -66,8 +66,8 @@ async function request(path, { timeout, signal, exact = false, ...options }) {
   noteNodeClock(response.headers.get("Date"));
   const answer = parse(text, exact);
   if (response.ok && answer !== undefined) return answer;
-  // A proxy in front answers these when the node itself does not.
-  if ([502, 503, 504].includes(response.status) && !answer?.detail) throw silence(`a proxy answered ${response.status}`, options.method);
+  // A proxy in front answers these for a node that does not, and a node that is full without a detail.
+  if ([502, 503, 504].includes(response.status) && !answer?.detail) throw silence(`${response.status} came back`, options.method);
   throw new Problem({
     status: response.status,
     title: answer?.title ?? "",

@@ -1,7 +1,7 @@
 import { get } from "./api.js";
 
-const PAGE_SIZE = 100;
-const MOST_PAGES = 10;
+const PAGE_SIZE = 200;
+const MOST_PAGES = 5;
 
 /**
  * A window of at most 1000 items on a list that the API serves by cursor. Going further lets go of the pages at the other end,

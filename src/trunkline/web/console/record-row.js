@@ -88,10 +88,11 @@ export class RecordRow extends HTMLElement {
     setAttribute(this.#bar, "data-state", job.state);
     setAttribute(this.#bar, "aria-label", `Progress of ${this.#record.type}/${this.#record.id}`);
     const known = job.total > 0;
+    const done = job.done ?? 0;
     setAttribute(this.#bar, "max", known ? job.total : 1);
     // Without a value the bar says "under way, length unknown"; a job that waits or is over must not.
-    setAttribute(this.#bar, "value", known ? Math.min(job.done, job.total) : job.state === "running" ? null : Number(job.state === "succeeded"));
-    const share = known ? `${count(job.done)} / ${count(job.total)} · ${Math.floor((100 * job.done) / job.total)} %` : `${count(job.done ?? 0)} done`;
+    setAttribute(this.#bar, "value", known ? Math.min(done, job.total) : job.state === "running" ? null : Number(job.state === "succeeded"));
+    const share = known ? `${count(done)} / ${count(job.total)} · ${Math.floor((100 * done) / job.total)} %` : `${count(done)} done`;
     const attempt = job.attempt > 1 ? ` · attempt ${job.attempt}` : "";
     const error = job.state === "failed" && job.error ? ` · ${job.error}` : "";
     showText(this.#progress, share + attempt + error);
