@@ -18,7 +18,7 @@ from trunkline.web.schemas import CommandView, NewCommand, Stored
 app = FastAPI(max_body_size=1_048_576)
 stats = Stats()
 add_problem_handlers(app, stats)
-app.add_middleware(LoopbackGuard, stats=stats)
+app.add_middleware(LoopbackGuard, stats=stats, requests_limit=1000)
 
 
 @app.post("/api/v1/devices/{device}/commands", status_code=202)
@@ -41,5 +41,5 @@ async def store_items(request: Request) -> Stored:
 if __name__ == "__main__":
     uvicorn.run(
         app, host="127.0.0.1", port=int(sys.argv[1]), log_config=None, access_log=False, server_header=False,
-        date_header=False, backlog=1024,
+    backlog=1024,
     )  # fmt: skip

@@ -14,6 +14,7 @@
         ├── Overloaded         a bound is reached; nothing was accepted, so it is safe to try again
         ├── ConnectionClosed   the connection is gone; ``reason`` says why
         ├── NoReply            a command ended without a reply; ``state`` says how
+        ├── RunOver            a job's run that is over tried to write; a later run has its place
         └── StorageError       the database or the disk refused; nothing was committed
 
 ``str(error)`` is one line for a person: what happened, to what, and what to do next.
@@ -29,6 +30,7 @@ __all__ = [
     "Overloaded",
     "PeerTimeout",
     "ProtocolError",
+    "RunOver",
     "SettingsError",
     "StorageError",
     "TrunklineError",
@@ -116,6 +118,10 @@ class NoReply(Unavailable):
     def __init__(self, state: str, text: str) -> None:
         super().__init__(text)
         self.state = state
+
+
+class RunOver(Unavailable):
+    """A run of a job that is over tried to write. A later run has its place; nothing was written."""
 
 
 class StorageError(Unavailable):

@@ -105,7 +105,7 @@ class JobSettings(_Group, frozen=True):
     concurrency: Count = 8
     """Jobs that run at once."""
     log_lines_limit: Count = 100_000
-    """Log lines kept per job; the rest is counted and said."""
+    """Log lines kept per run of a job; the rest is counted and said."""
 
 
 class BatchSettings(_Group, frozen=True):
@@ -204,8 +204,8 @@ def _read_file(file: Path | None, environ: Mapping[str, str]) -> dict[str, Any]:
         raise SettingsError(f"{path}: there is no such file; give another, or leave it out for the defaults") from None
     except (OSError, UnicodeDecodeError) as error:
         raise SettingsError(f"{path}: it can't be read: {error}") from error
-    except tomllib.TOMLDecodeError as error:
-        raise SettingsError(f"{path}: it is no TOML: {error}") from error
+    except (ValueError, RecursionError) as error:  # tomllib lets out both, for numbers and nesting without end
+        raise SettingsError(f"{path}: it is no TOML: {_one_line(str(error))}") from error
 
 
 def _checked(name: str, value: Any, origin: str) -> Any:
@@ -213,7 +213,7 @@ def _checked(name: str, value: Any, origin: str) -> Any:
     where = origin if origin != "file" else name
     if name not in _TYPES:
         raise SettingsError(
-            f"{name} = {json.dumps(value, default=str)}: there is no such setting{_nearest(name, _TYPES)}"
+            f"{_one_line(name)} = {json.dumps(value, default=str)}: there is no such setting{_nearest(name, _TYPES)}"
         )
     try:
         if origin == "file":
@@ -243,11 +243,18 @@ def _nearest(name: str, names: Mapping[str, Any]) -> str:
     return f"; did you mean {found[0]}?" if found else f"; there are {', '.join(sorted(names))}"
 
 
+def _one_line(text: str) -> str:
+    """Text that quotes what it was given, with line ends and controls escaped."""
+    return text if text.isprintable() else json.dumps(text)[1:-1]
+
+
 def _check_hello(pattern: str) -> None:
     try:
         groups = re.compile(pattern).groupindex
-    except re.error as error:
-        raise SettingsError(f"devices.hello = {json.dumps(pattern)}: it is no regular expression: {error}") from None
+    except (re.error, OverflowError, RecursionError) as error:
+        raise SettingsError(
+            f"devices.hello = {json.dumps(pattern)}: it is no regular expression: {_one_line(str(error))}"
+        ) from None
     if "device" not in groups:
         raise SettingsError(
             f"devices.hello = {json.dumps(pattern)}: it has no group (?P<device>...) for the device's id"

@@ -11,7 +11,19 @@ from trunkline.batch.rules import BatchRules, key_of, plan
 from trunkline.db import Write, encode_rows, incoming
 from trunkline.db.tables import batches, items
 
-__all__ = ["Batch", "BatchState", "Plan", "SpoolItems", "batches_stored", "plan_batches", "read_batches", "spool_items"]
+__all__ = [
+    "Batch",
+    "BatchState",
+    "Plan",
+    "SpoolItems",
+    "Stored",
+    "batches_stored",
+    "count_spooled",
+    "count_stored",
+    "plan_batches",
+    "read_batches",
+    "spool_items",
+]
 
 
 class BatchState(enum.StrEnum):

@@ -78,7 +78,7 @@ class Storage:
 
     @property
     def stored(self) -> tuple[int, int]:
-        """Batches that are in the sink, and the items in them, since the data folder was made."""
+        """Batches that are in the sink, and the items in them, as far as their records are kept."""
         return self._stored
 
     async def start(self) -> None:
@@ -126,16 +126,16 @@ class Storage:
             if not isinstance(items, list):
                 raise BadItems("that is no JSON list; write a list of items, as in [1, 2, 3]")
             # Written anew, compact and on one line, whatever white space was in it.
-            texts = [msgspec.json.encode(item).decode() for item in items]
+            encoded = [msgspec.json.encode(item) for item in items]
         except RecursionError:
             raise BadItems("the list is nested too deep") from None
         except (msgspec.DecodeError, msgspec.EncodeError, UnicodeError, ValueError) as error:
             raise BadItems(f"that is no JSON list: {error}") from None
         limit = self._settings.item_limit_bytes
-        for number, text in enumerate(texts, 1):
-            if len(text) > limit:
-                raise BadItems(f"item {number} has {len(text)} characters of JSON; the limit is {limit}")
-        return texts
+        for number, item in enumerate(encoded, 1):
+            if len(item) > limit:
+                raise BadItems(f"item {number} has {len(item)} bytes of JSON; the limit is {limit}")
+        return [item.decode() for item in encoded]
 
     async def page(self, *, limit: int, before: str | None = None) -> list[Batch]:
         """Batches, newest first; those older than the batch `before`, if given."""

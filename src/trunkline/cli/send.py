@@ -1,16 +1,22 @@
 """``trunkline send``."""
 
 import json
+import math
 import sys
+import time
 from pathlib import Path
 from typing import Annotated
 from urllib.parse import quote
 
 import typer
 
+from trunkline.errors import UsageError
+
 __all__ = ["send"]
 
+_LONGEST_WAIT = 300.0  # what one request may wait
 _WAIT_SLACK = 5.0
+_LOOK_INTERVAL = 1.0
 
 
 def send(
@@ -26,15 +32,17 @@ def send(
     """Send a command to a device. Exit code 0: accepted, or with --wait replied; 1: it ended without a reply."""
     from trunkline.cli.node_client import NodeClient  # here, since the other commands start sooner without it
 
-    longest = min(300.0, (60.0 if ttl is None else ttl) + (10.0 if timeout is None else timeout) + 1.0)
-    client = NodeClient(url, config, timeout=longest + _WAIT_SLACK)
+    _check_arguments({"device": device, "cmd": cmd}, {"timeout": timeout, "ttl": ttl})
+    client = NodeClient(url, config, timeout=_LONGEST_WAIT + _WAIT_SLACK)
     body = (
         {"cmd": cmd} | ({"timeout": timeout} if timeout is not None else {}) | ({"ttl": ttl} if ttl is not None else {})
     )
     try:
-        command = client.request(
-            "POST", f"/devices/{quote(device, safe='')}/commands", json=body, params={"wait": longest} if wait else None
-        )
+        path = f"/devices/{quote(device, safe='')}/commands"
+        command = client.request("POST", path, json=body, params={"wait": _LONGEST_WAIT} if wait else None)
+        while wait and command["state"] in ("queued", "written"):  # one that may take longer than one request
+            time.sleep(_LOOK_INTERVAL)
+            command = client.request("GET", f"/commands/{command['id']}")
     finally:
         client.close()
     if as_json:
@@ -44,6 +52,16 @@ def send(
     elif command["reply"] is not None:
         print(command["reply"])
     else:
-        print(f"{command['state']}: {command['reason'] or 'it has not ended yet'}", file=sys.stderr)
+        print(f"{command['state']}: {command['reason']}", file=sys.stderr)
     if wait and command["state"] != "replied":
         raise typer.Exit(1)
+
+
+def _check_arguments(texts: dict[str, str], times: dict[str, float | None]) -> None:
+    """Refuses what JSON can't carry to the node: a shell can pass bytes that are no UTF-8, and ``nan``."""
+    for name, text in texts.items():
+        if any("\ud800" <= character <= "\udfff" for character in text):
+            raise UsageError(f"{name} = {text!r}: it is no UTF-8 text")
+    for name, seconds in times.items():
+        if seconds is not None and not math.isfinite(seconds):
+            raise UsageError(f"{name} = {seconds:g}: it must be a number of seconds")

@@ -8,11 +8,11 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar
 
-from sqlalchemy import Connection, Engine, NullPool, QueuePool, create_engine, event
+from sqlalchemy import URL, Connection, Engine, NullPool, QueuePool, create_engine, event
 
 from trunkline.errors import StorageError, UsageError
 
-__all__ = ["Database"]
+__all__ = ["Database", "migrate"]
 
 T = TypeVar("T")
 _MIGRATIONS = Path(__file__).parent / "migrations"
@@ -45,7 +45,7 @@ class Database:
             self._claim()
         elif not path.exists():
             raise UsageError(f"{path}: there is no database yet; start a node with: trunkline serve")
-        url = f"sqlite:///{path}"
+        url = URL.create("sqlite", database=str(path))  # a path may hold what means something else in a URL's text
         self.writer_engine = create_engine(url, poolclass=NullPool)
         event.listen(self.writer_engine, "connect", _prepare_writer)
         event.listen(self.writer_engine, "begin", _begin_immediate)
@@ -55,7 +55,11 @@ class Database:
         event.listen(self.reader_engine, "connect", _prepare_reader)
         self._readers = ThreadPoolExecutor(_READERS, "trunkline-reader")
         if exclusive:
-            migrate(self.writer_engine)
+            try:
+                migrate(self.writer_engine)
+            except BaseException:
+                self.close()
+                raise
 
     def _claim(self) -> None:
         try:

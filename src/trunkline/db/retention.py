@@ -9,7 +9,7 @@ from trunkline.db.tables import batches, commands, job_events, jobs
 from trunkline.db.writer import Write, Writer
 from trunkline.reactor import Reactor, Timer
 
-__all__ = ["Retention"]
+__all__ = ["Retention", "prune"]
 
 _INTERVAL = 10.0
 _ROWS_AT_ONCE = 500  # so that it never holds up the writes of others for long

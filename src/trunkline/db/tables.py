@@ -4,6 +4,7 @@ Moments (``*_at``, ``*_since``) are seconds since 1970 UTC; JSON is text.
 """
 
 from sqlalchemy import (
+    Boolean,
     Column,
     Float,
     ForeignKey,
@@ -74,6 +75,8 @@ commands = Table(
     Column("expires_at", Float, nullable=False),
     Column("written_at", Float),
     Column("writes", Integer, nullable=False),
+    # Whether a node that died may have written it, without having been able to say so.
+    Column("in_doubt", Boolean, nullable=False, server_default=text("0")),
     Column("ended_at", Float),
     Column("reply", Text),
     Column("reason", Text),

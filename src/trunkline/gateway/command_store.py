@@ -8,9 +8,11 @@ from sqlalchemy import Connection, Float, Integer, Row, Text, case, column, func
 from trunkline.db import Write, encode_rows, incoming
 from trunkline.db.tables import commands, devices, nodes
 from trunkline.errors import NotFound, Overloaded
+from trunkline.gateway.delivery import IN_DOUBT
 from trunkline.gateway.ledger import OPEN_STATES, Command, CommandState
 
 __all__ = [
+    "LOAD_LIMIT",
     "LateReply",
     "NewCommand",
     "Standing",
@@ -202,9 +204,10 @@ def _end_overdue(connection: Connection, items: Sequence[float]) -> list[list[Co
         update(commands)
         .where(_IS_OPEN, commands.c.expires_at <= now, commands.c.device.not_in(held))
         .values(
-            state=case((was_written, str(CommandState.UNKNOWN)), else_=str(CommandState.EXPIRED)),
+            state=case((was_written | commands.c.in_doubt, str(CommandState.UNKNOWN)), else_=str(CommandState.EXPIRED)),
             reason=case(
                 (was_written, "written, then the line broke and its ttl passed"),
+                (commands.c.in_doubt, IN_DOUBT),
                 else_="its ttl passed while the device was offline",
             ),
             ended_at=now,
@@ -231,6 +234,7 @@ def command_of(row: Row[Any]) -> Command:
         state=CommandState(row.state),
         written_at=row.written_at,
         writes=row.writes,
+        in_doubt=bool(row.in_doubt),
         ended_at=row.ended_at,
         reply=row.reply,
         reason=row.reason,

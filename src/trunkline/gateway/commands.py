@@ -21,7 +21,7 @@ from trunkline.reactor import Reactor, Timer
 from trunkline.settings import CommandSettings
 from trunkline.stats import Stats
 
-__all__ = ["QUEUED_TOPIC", "Commands", "ended_topic"]
+__all__ = ["QUEUED_TOPIC", "Commands", "ended_topic", "publish_outcome"]
 
 QUEUED_TOPIC = "command.queued"
 LONGEST_TIMEOUT = 3600.0

@@ -12,7 +12,10 @@ from typing import NamedTuple
 
 from trunkline.gateway.ledger import Command, CommandState
 
-__all__ = ["Action", "Delivery", "End", "GiveUp", "Late", "Unsolicited", "WriteOut"]
+__all__ = ["IN_DOUBT", "Action", "Delivery", "End", "GiveUp", "Late", "Unsolicited", "WriteOut"]
+
+
+IN_DOUBT = "its node died, perhaps after it had written it, and its ttl passed"
 
 
 class WriteOut(NamedTuple):
@@ -101,9 +104,14 @@ class Delivery:
 
     def refuse(self, reason: str, now: float) -> list[Action]:
         """The command in flight could not be written after all."""
-        if self._in_flight is None:
+        command = self._in_flight
+        if command is None:
             return []
-        return [self._end(self._in_flight, CommandState.FAILED, None, reason), *self._pump(now)]
+        if command.writes or command.in_doubt:  # by an earlier line: the device may have carried it out
+            state, reason = CommandState.UNKNOWN, f"written, then the line broke; it can't be written again: {reason}"
+        else:
+            state = CommandState.FAILED
+        return [self._end(command, state, None, reason), *self._pump(now)]
 
     def tick(self, now: float) -> list[Action]:
         """Time has passed: ends what is overdue."""
@@ -150,6 +158,8 @@ class Delivery:
     def _overdue(self, command: Command) -> End:
         if command.writes:
             return self._end(command, CommandState.UNKNOWN, None, "written, then the line broke and its ttl passed")
+        if command.in_doubt:
+            return self._end(command, CommandState.UNKNOWN, None, IN_DOUBT)
         return self._end(
             command, CommandState.EXPIRED, None, f"its ttl of {command.ttl:g} s passed before it was written"
         )

@@ -50,8 +50,8 @@ class DeviceLine:
     """
 
     __slots__ = (
-        "_delivery", "_ended_meanwhile", "_in_database", "_loading", "_shared", "_timer", "connection", "device",
-        "epoch",
+        "_delivery", "_ended_meanwhile", "_in_database", "_loading", "_passed_over", "_shared", "_timer", "connection",
+        "device", "epoch",
     )  # fmt: skip
 
     def __init__(self, shared: Lines, device: str, connection: Connection) -> None:
@@ -62,6 +62,7 @@ class DeviceLine:
         self._delivery: Delivery | None = None
         self._in_database = False  # whether more commands wait there than are known here
         self._loading = False
+        self._passed_over = False  # whether a command was left there since the last load began
         self._ended_meanwhile: set[str] = set()  # what a load that is under way may still have read as open
         self._timer: asyncio.TimerHandle | None = None
 
@@ -84,14 +85,14 @@ class DeviceLine:
         if delivery is None:
             return
         if self._in_database or len(delivery) >= LOAD_LIMIT:
-            self._in_database = True  # it has to wait for those before it anyway
+            self._in_database = self._passed_over = True  # it has to wait for those before it anyway
         else:
             self._act(delivery.offer([(command, self._deadline(command))], self._shared.reactor.now()))
 
     def load(self) -> None:
         """Looks into the ledger for what this line does not know of."""
         if self._delivery is not None and not self._loading:
-            self._loading = True
+            self._loading, self._passed_over = True, False
             self._shared.reactor.spawn(self._load(), f"load commands of {self.device}")
 
     async def _load(self) -> None:
@@ -103,7 +104,8 @@ class DeviceLine:
         finally:
             self._loading = False
             self._ended_meanwhile = set()
-        self._loaded(fresh, more=len(commands) >= LOAD_LIMIT)
+        # A command that was passed over meanwhile may have come too late to be read.
+        self._loaded(fresh, more=self._passed_over or len(commands) >= LOAD_LIMIT)
 
     def _loaded(self, commands: list[Command], *, more: bool) -> None:
         if self._delivery is not None:
@@ -145,6 +147,8 @@ class DeviceLine:
                 case Unsolicited():
                     self._unsolicited()
                 case GiveUp():
+                    if self.connection.is_open:
+                        self.connection.send(f"BYE {OUT_OF_STEP}".encode())
                     self.connection.close(OUT_OF_STEP)
         self._set_timer()
 
@@ -155,7 +159,8 @@ class DeviceLine:
         except UsageError as error:
             return self._delivery.refuse(str(error), shared.reactor.now()) if self._delivery is not None else []
         if not self.connection.is_open:
-            return []  # it stays in the ledger for the next connection
+            self.detach()  # it is closing: what is unfinished stays in the ledger, for the next connection
+            return []
         self.connection.send(line)
         command.become(CommandState.WRITTEN, shared.clock.time())
         shared.stats.commands_written.inc()

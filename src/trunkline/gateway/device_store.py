@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 from sqlalchemy import (
+    ColumnElement,
     Connection,
     Float,
     Integer,
@@ -26,9 +27,9 @@ from sqlalchemy import (
 from sqlalchemy.dialects.sqlite import insert
 
 from trunkline.db import Write, encode_rows, incoming
-from trunkline.db.tables import devices, nodes
+from trunkline.db.tables import commands, devices, nodes
 from trunkline.gateway.command_store import open_commands
-from trunkline.gateway.ledger import Command
+from trunkline.gateway.ledger import Command, CommandState
 
 __all__ = [
     "Connected",
@@ -186,14 +187,28 @@ devices_seen: Write[list[Seen], None] = Write(42, _devices_seen)
 """Notes when devices were last heard, many at a time."""
 
 
+def _unheld(at: float) -> ColumnElement[bool]:
+    """The devices that stand as online, though no live node holds them."""
+    return devices.c.online_since.is_not(None) & devices.c.node.not_in(
+        select(nodes.c.id).where(nodes.c.expires_at > at)
+    )
+
+
+def _put_in_doubt(connection: Connection, at: float) -> None:
+    # A command is written first, and that it was is committed after: a node that died between the two left it
+    # queued. Whether it was written nobody can say; only that the device had a line then.
+    connection.execute(
+        update(commands)
+        .where(
+            commands.c.state == str(CommandState.QUEUED), commands.c.device.in_(select(devices.c.id).where(_unheld(at)))
+        )
+        .values(in_doubt=True)
+    )
+
+
 def _take_offline(connection: Connection, at: float) -> None:
     connection.execute(
-        update(devices)
-        .where(
-            devices.c.online_since.is_not(None),
-            devices.c.node.not_in(select(nodes.c.id).where(nodes.c.expires_at > at)),
-        )
-        .values(online_since=null(), offline_since=at, offline_reason="node_lost")
+        update(devices).where(_unheld(at)).values(online_since=null(), offline_since=at, offline_reason="node_lost")
     )
 
 
@@ -202,6 +217,7 @@ def _claim_node(connection: Connection, items: Sequence[Lease]) -> list[None]:
         # The claim on the data folder is exclusive: whichever node was here before is dead, whatever its lease says.
         connection.execute(delete(nodes).where(nodes.c.id != lease.node))
         connection.execute(nodes.insert().values(id=lease.node, started_at=lease.at, expires_at=lease.expires_at))
+        _put_in_doubt(connection, lease.at)
         _take_offline(connection, lease.at)
     return [None] * len(items)
 

@@ -25,7 +25,10 @@ class CommandState(enum.StrEnum):
 
 
 TRANSITIONS: dict[CommandState, frozenset[CommandState]] = {
-    CommandState.QUEUED: frozenset({CommandState.WRITTEN, CommandState.FAILED, CommandState.EXPIRED}),
+    # From queued to unknown: where a node died that may have written it without having been able to say so.
+    CommandState.QUEUED: frozenset(
+        {CommandState.WRITTEN, CommandState.FAILED, CommandState.EXPIRED, CommandState.UNKNOWN}
+    ),
     CommandState.WRITTEN: frozenset({CommandState.WRITTEN, CommandState.REPLIED, CommandState.UNKNOWN}),
     CommandState.REPLIED: frozenset(),
     CommandState.FAILED: frozenset(),
@@ -53,6 +56,8 @@ class Command(msgspec.Struct, kw_only=True):
     written_at: float | None = None
     """The last write."""
     writes: int = 0
+    in_doubt: bool = False
+    """Whether a node that died may have written it, without having been able to say so."""
     ended_at: float | None = None
     reply: str | None = None
     reason: str | None = None

@@ -85,10 +85,11 @@ class SyncJob(_Reporting):
 
         Raises:
             UsageError: a key is too long, or a value is no JSON.
+            RunOver: the job runs anew, elsewhere or after a restart; this run has no say any more.
         """
-        await self._writer.submit(
-            save_entries, NewEntries.of(self._record.type, self._record.id, entries, self._clock.time())
-        )
+        record_type, record = self._record
+        new = NewEntries.of(self.id, self.attempt, record_type, record, entries, self._clock.time())
+        await self._writer.submit(save_entries, new)
 
 
 class BlockingSyncJob(_Reporting):

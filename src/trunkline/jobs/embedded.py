@@ -1,10 +1,11 @@
 """The engine inside the node: coroutines on its loop, plain functions in threads of their own."""
 
 import asyncio
+import contextlib
 import inspect
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 from trunkline.bus import Bus
@@ -15,7 +16,7 @@ from trunkline.jobs.context import BlockingSyncJob, Record, SyncJob
 from trunkline.jobs.engine import DevicePort
 from trunkline.jobs.handlers import Handlers
 from trunkline.jobs.job_store import Claim, Claimed, Ended, Requeue, claim_jobs, end_job, requeue_jobs
-from trunkline.jobs.logbook import Logbook
+from trunkline.jobs.logbook import Logbook, as_text
 from trunkline.jobs.model import Job, JobState
 from trunkline.jobs.service import events_topic
 from trunkline.logs import event
@@ -63,6 +64,7 @@ class EmbeddedEngine:
         self._devices = devices
         self._woken = asyncio.Event()
         self._runs: set[asyncio.Task[None]] = set()
+        self._in_threads: set[asyncio.Task[None]] = set()
         self._claiming: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
@@ -109,6 +111,7 @@ class EmbeddedEngine:
 
     def _ended(self, run: "asyncio.Task[None]") -> None:
         self._runs.discard(run)
+        self._in_threads.discard(run)
         self.wake()
 
     async def _run(self, claimed: Claimed) -> None:
@@ -129,7 +132,7 @@ class EmbeddedEngine:
             await self._writer.submit(requeue_jobs, Requeue(self._node, self._clock.time(), job.id))
             self._bus.publish(topic, b"")
         except Exception as error:
-            text = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+            text = as_text(f"{type(error).__name__}: {error}" if str(error) else type(error).__name__)
             logbook.log(text, "error")
             # Our own errors say what happened by themselves; of all others the place is worth knowing.
             unforeseen = None if isinstance(error, TrunklineError) else error
@@ -145,10 +148,24 @@ class EmbeddedEngine:
         )
         handler = self._handlers.find(job.type)
         if inspect.iscoroutinefunction(handler):
-            await handler(record, context)
+            await self._in_loop(handler(record, context))
         else:
             blocking = BlockingSyncJob(context, logbook, self._reactor.loop)
+            if run := asyncio.current_task():
+                self._in_threads.add(run)
             await self._in_thread(job.id, handler, record, blocking)
+
+    async def _in_loop(self, handling: Coroutine[Any, Any, Any]) -> None:
+        """Awaits a handler. What would end the loop, or pass for this node's stop, is an error like any other."""
+        run = asyncio.current_task()
+        try:
+            await handling
+        except (SystemExit, KeyboardInterrupt) as raised:
+            raise RuntimeError(f"the handler raised {type(raised).__name__}") from raised
+        except asyncio.CancelledError as raised:
+            if run is None or run.cancelling():
+                raise
+            raise RuntimeError("the handler raised CancelledError") from raised
 
     async def _in_thread(self, name: str, function: Callable[..., Any], *args: object) -> None:
         """Calls `function` in a daemon thread of its own: one that never returns can't keep the node from ending."""
@@ -170,7 +187,8 @@ class EmbeddedEngine:
                 error = raised
             except BaseException as raised:
                 error = RuntimeError(f"the handler raised {type(raised).__name__}")
-            loop.call_soon_threadsafe(finish, error)
+            with contextlib.suppress(RuntimeError):  # the loop has ended before the handler
+                loop.call_soon_threadsafe(finish, error)
 
         threading.Thread(target=work, name=f"job-{name}", daemon=True).start()
         await ended
@@ -190,11 +208,14 @@ class EmbeddedEngine:
         self._bus.publish(events_topic(job.id), b"")
 
     async def stop(self, deadline: float) -> None:
-        """See `Engine.stop`. What runs is cancelled and queued again; a thread is waited for until the deadline."""
+        """See `Engine.stop`. Coroutines are cancelled at once; threads, which can't be, have until the deadline."""
         if self._claiming is not None:
             self._claiming.cancel()
-        runs = set(self._runs)
-        for run in runs:
+        for run in self._runs - self._in_threads:
             run.cancel()
-        if runs:
-            await asyncio.wait(runs, timeout=deadline)
+        if self._runs:
+            _, late = await asyncio.wait(set(self._runs), timeout=deadline)
+            for run in late:
+                run.cancel()
+            if late:
+                await asyncio.wait(late, timeout=1.0)

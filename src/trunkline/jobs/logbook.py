@@ -12,11 +12,16 @@ from trunkline.jobs.job_store import Events, append_events
 from trunkline.jobs.model import JobEvent
 from trunkline.reactor import Reactor
 
-__all__ = ["Logbook"]
+__all__ = ["Logbook", "as_text"]
 
 _FLUSH_INTERVAL = 0.02  # seconds: much sooner than a person can see, and few commits for a chatty job
 _UNWRITTEN_LIMIT = 10_000
 _TEXT_LIMIT = 8192
+
+
+def as_text(text: str) -> str:
+    """The text in UTF-8's range: half a surrogate pair, as in the name of a file that is no UTF-8, is spelled out."""
+    return text.encode(errors="backslashreplace").decode()
 
 
 class Logbook:
@@ -71,7 +76,7 @@ class Logbook:
             self._lines_left -= 1
             if len(text) > _TEXT_LIMIT:
                 text = f"{text[:_TEXT_LIMIT]}... ({len(text)} characters)"
-            self._append("log", {"level": level, "text": text})
+            self._append("log", {"level": level, "text": as_text(text)})
         self._schedule_flush()
 
     def progress(self, done: float, total: float | None) -> None:

@@ -11,11 +11,11 @@ from sqlalchemy.dialects.sqlite import insert
 from trunkline.clock import Clock
 from trunkline.db import Database, Write, Writer, encode_rows, incoming
 from trunkline.db.tables import jobs, record_entries, records
-from trunkline.errors import NotFound, UsageError
+from trunkline.errors import NotFound, RunOver, UsageError
 from trunkline.jobs.job_store import job_of
-from trunkline.jobs.model import Job
+from trunkline.jobs.model import Job, JobState
 
-__all__ = ["Entry", "NewEntries", "RecordRow", "Records", "check_name", "save_entries"]
+__all__ = ["Entry", "NewEntries", "NewRecord", "RecordRow", "Records", "check_name", "put_records", "save_entries"]
 
 _NAME = re.compile(r"[^\x00-\x20\x7f-\x9f/\\]{1,128}")
 
@@ -47,12 +47,16 @@ class NewRecord(NamedTuple):
 
 
 class NewEntries(NamedTuple):
-    """Entries of one record, as rows."""
+    """Entries of one record, as rows, and the run of the job that read them."""
 
+    job: str
+    attempt: int
     rows: list[tuple[str, str, str, str, float]]
 
     @classmethod
-    def of(cls, record_type: str, record: str, entries: Mapping[str, Any], at: float) -> "NewEntries":
+    def of(
+        cls, job: str, attempt: int, record_type: str, record: str, entries: Mapping[str, Any], at: float
+    ) -> "NewEntries":
         """Checks and encodes entries.
 
         Raises:
@@ -66,7 +70,7 @@ class NewEntries(NamedTuple):
                 rows.append((record_type, record, key, msgspec.json.encode(value).decode(), at))
             except (TypeError, ValueError) as error:
                 raise UsageError(f"the value of the entry {key!r} is no JSON: {error}") from None
-        return cls(rows)
+        return cls(job, attempt, rows)
 
 
 _new_record = incoming(column("type", Text), column("id", Text), column("title", Text))
@@ -102,13 +106,22 @@ _upsert_entries = _insert_entries.on_conflict_do_update(
 )
 
 
-def _save_entries(connection: Connection, items: Sequence[NewEntries]) -> list[None]:
-    connection.execute(_upsert_entries, encode_rows([row for item in items for row in item.rows]))
-    return [None] * len(items)
+_saving = incoming(column("job", Text))
+_running_attempts = select(jobs.c.id, jobs.c.attempt).where(
+    jobs.c.id.in_(select(_saving.c.job)), jobs.c.state == str(JobState.RUNNING)
+)
+
+
+def _save_entries(connection: Connection, items: Sequence[NewEntries]) -> list[RunOver | None]:
+    running = dict(connection.execute(_running_attempts, encode_rows([(item.job,) for item in items])).tuples().all())
+    present = [running.get(item.job) == item.attempt for item in items]
+    rows = [row for item, is_present in zip(items, present, strict=True) if is_present for row in item.rows]
+    connection.execute(_upsert_entries, encode_rows(rows))
+    return [None if is_present else RunOver("this run of the job is over; nothing was saved") for is_present in present]
 
 
 save_entries: Write[NewEntries, None] = Write(63, _save_entries)
-"""Adds or replaces entries."""
+"""Adds or replaces entries. The result is `RunOver` where the run is not its job's present one any more."""
 
 
 def check_name(what: str, name: str) -> str:

@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 
 from sqlalchemy import Connection, func, select
 
@@ -118,7 +118,7 @@ class Jobs:
             return True
         return bool(await self._database.read(lambda connection: read_events(connection, job_id, after, 1)))
 
-    async def follow(self, job_id: str, after: int = 0) -> AsyncIterator[JobEvent]:
+    async def follow(self, job_id: str, after: int = 0) -> AsyncGenerator[JobEvent, None]:
         """The entries of a job's logbook with numbers above `after`, up to the one that tells its outcome.
 
         Each comes once, in order, whether it was written long ago or comes while one looks.

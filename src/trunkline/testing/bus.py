@@ -28,9 +28,12 @@ async def check_bus(bus: Bus) -> None:
 
 
 async def _until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(_WAIT):
-        while not condition():  # noqa: ASYNC110  any condition may be asked for
-            await asyncio.sleep(0)
+    try:
+        async with asyncio.timeout(_WAIT):
+            while not condition():  # noqa: ASYNC110  any condition may be asked for
+                await asyncio.sleep(0)
+    except TimeoutError:
+        raise AssertionError(f"a message that was published did not come within {_WAIT:g} s") from None
 
 
 async def _delivers_in_order(bus: Bus) -> None:

@@ -40,11 +40,17 @@ def is_loopback(host: str) -> bool:
 
 
 class LoopbackGuard:
-    """ASGI middleware: refuses requests for other hosts and from other origins, and adds the security headers."""
+    """ASGI middleware: refuses what comes for other hosts, from other origins or beyond a limit; adds security headers.
 
-    def __init__(self, app: ASGIApp, stats: Stats) -> None:
+    Args:
+        requests_limit: requests in the works at once.
+    """
+
+    def __init__(self, app: ASGIApp, stats: Stats, requests_limit: int) -> None:
         self._app = app
         self._stats = stats
+        self._requests_limit = requests_limit
+        self._in_the_works = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handles one request."""
@@ -62,8 +68,18 @@ class LoopbackGuard:
             self._stats.bad_input.labels("http_403").inc()
             response = problem(403, "Refused", refusal, "use http://127.0.0.1 or http://localhost on this machine")
             await response(scope, receive, send_secured)
-        else:
+            return
+        if self._in_the_works >= self._requests_limit:
+            self._stats.bad_input.labels("http_503").inc()
+            text = f"{self._requests_limit} requests are in the works (http.requests_limit)"
+            response = problem(503, "Too many requests at once", text, "try again in a second", {"Retry-After": "1"})
+            await response(scope, receive, send_secured)
+            return
+        self._in_the_works += 1
+        try:
             await self._app(scope, receive, send_secured)
+        finally:
+            self._in_the_works -= 1
 
 
 def _refusal(headers: Headers) -> str | None:

@@ -59,9 +59,14 @@ def add_problem_handlers(app: FastAPI, stats: Stats) -> None:
                 return problem(status, title, str(error), next_step, {"Retry-After": "1"} if status >= 429 else None)
         raise error
 
-    async def of_validation(_request: Request, error: Exception) -> Response:
+    async def of_validation(request: Request, error: Exception) -> Response:
         assert isinstance(error, RequestValidationError)
         stats.bad_input.labels("http_422").inc()
+        if error.body is not None and "json" not in request.headers.get("content-type", ""):
+            return problem(
+                422, "The request can't be carried out", "the body is not said to be JSON",
+                "send it with the header Content-Type: application/json",
+            )  # fmt: skip
         faults = [
             f"{'.'.join(str(part) for part in fault['loc'][1:]) or 'body'}: {fault['msg']}" for fault in error.errors()
         ]
@@ -69,11 +74,14 @@ def add_problem_handlers(app: FastAPI, stats: Stats) -> None:
             422, "The request can't be carried out", "; ".join(faults[:5]), "correct the request as the detail says"
         )
 
-    async def of_http(_request: Request, error: Exception) -> Response:
+    async def of_http(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
+        if error.status_code < 400:
+            return Response(status_code=error.status_code, headers=error.headers)
         stats.bad_input.labels(f"http_{error.status_code}").inc()
         return problem(
-            error.status_code, "The request can't be answered", str(error.detail),
+            error.status_code, "The request can't be answered",
+            f"{request.method} {request.url.path}: {error.detail}",
             "see /api/v1/openapi.json for what there is", error.headers,
         )  # fmt: skip
 

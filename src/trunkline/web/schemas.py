@@ -12,10 +12,12 @@ from trunkline.jobs import Entry, Job, RecordRow
 
 __all__ = [
     "BatchPage",
+    "BatchView",
     "CommandPage",
     "CommandView",
     "DevicePage",
     "DeviceView",
+    "EntryView",
     "JobPage",
     "JobView",
     "NewCommand",
@@ -23,6 +25,7 @@ __all__ = [
     "RecordPage",
     "RecordView",
     "RecordWithEntries",
+    "StateAt",
     "Status",
     "Stored",
     "SyncStarted",
@@ -226,8 +229,10 @@ class RecordWithEntries(RecordView):
     @classmethod
     def with_entries(cls, record: RecordRow, entries: list[Entry]) -> "RecordWithEntries":
         """The view of a record with its entries."""
+        view = RecordView.of(record)
         return cls(
-            **RecordView.of(record).model_dump(mode="python"),
+            # Field by field: model_dump would give the moments as text already, as they go out.
+            **{name: getattr(view, name) for name in RecordView.model_fields},
             entries=[
                 EntryView(key=entry.key, value=msgspec.json.decode(entry.value), updated_at=entry.updated_at)
                 for entry in entries

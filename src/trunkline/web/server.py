@@ -6,19 +6,23 @@ import logging
 import socket
 from collections.abc import Generator
 from pathlib import Path
+from typing import Any
 
 import uvicorn
 from fastapi import FastAPI, Response
 from starlette.responses import FileResponse
 from starlette.staticfiles import StaticFiles
+from starlette.types import ASGIApp
 
 import trunkline
 from trunkline.app import Node
 from trunkline.errors import SettingsError
 from trunkline.logs import event
 from trunkline.settings import HttpSettings
+from trunkline.stats import Stats
 from trunkline.tcp import bind
 from trunkline.web.api import api_routes
+from trunkline.web.body_limit import BodyLimit
 from trunkline.web.guard import LoopbackGuard, is_loopback
 from trunkline.web.problems import Problem, add_problem_handlers
 
@@ -29,19 +33,40 @@ _GRACE = 2  # seconds that requests in the works have to come to their end
 _log = logging.getLogger(__name__)
 
 
+class _GuardedApp(FastAPI):
+    def __init__(self, stats: Stats, requests_limit: int, **options: Any) -> None:
+        super().__init__(**options)
+        self._stats = stats
+        self._requests_limit = requests_limit
+
+    def build_middleware_stack(self) -> ASGIApp:
+        # Around all the rest, so that even the answer to a bug of ours carries the security headers.
+        return LoopbackGuard(super().build_middleware_stack(), self._stats, self._requests_limit)
+
+
 def create_app(node: Node) -> FastAPI:
     """The API, the console, metrics and health of one node, as an ASGI application."""
-    app = FastAPI(
+    app = _GuardedApp(
+        node.stats,
+        node.settings.http.requests_limit,
         title="Trunkline",
         version=trunkline.__version__,
         openapi_url="/api/v1/openapi.json",
         docs_url=None,  # FastAPI's pages load from a CDN
         redoc_url=None,
-        responses={422: {"model": Problem}},
-        max_body_size=node.settings.http.body_limit_bytes,
+        responses={
+            status: {"model": Problem, "description": text}
+            for status, text in (
+                (404, "nothing has that name"),
+                (413, "the body is too long"),
+                (422, "the request can't be carried out as it is"),
+                (429, "too much at once; nothing was accepted"),
+                (503, "not available now; nothing was accepted"),
+            )
+        },
     )
     add_problem_handlers(app, node.stats)
-    app.add_middleware(LoopbackGuard, stats=node.stats)
+    app.add_middleware(BodyLimit, limit_bytes=node.settings.http.body_limit_bytes, stats=node.stats)
     app.include_router(api_routes(node))
 
     @app.get("/metrics", include_in_schema=False)
@@ -103,8 +128,8 @@ class HttpServer:
             log_config=None,
             access_log=False,
             server_header=False,
-            date_header=False,
-            limit_concurrency=self._settings.requests_limit,
+            # The guard answers 503 at the limit; this is for connections on which nothing is asked.
+            limit_concurrency=2 * self._settings.requests_limit,
             timeout_graceful_shutdown=_GRACE,
             backlog=1024,
         )

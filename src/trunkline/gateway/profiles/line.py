@@ -67,8 +67,11 @@ class LineProfile:
         """
         match = self._hello.fullmatch(text)
         device = match["device"] if match else None
-        if not device or len(device) > 128:
+        if not device:
             raise BadFrame(f"the first line must say who you are, as in {self._hello_example}")
+        if len(device) > 128 or "/" in device or device in (".", ".."):
+            # It has a place in URLs, where a slash or a dot of its own would be read as a part of the path.
+            raise BadFrame("a device's id has at most 128 characters and no slash")
         return device
 
     def parse(self, text: str) -> Beat | Store | Said:

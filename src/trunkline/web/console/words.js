@@ -12,6 +12,8 @@ const OFFLINE_REASONS = {
   taken_over: ["a newer line took over", "The same device connected again; the older line was closed."],
   drained: ["its node was drained", "The node stopped taking work, and sent the device elsewhere."],
   node_lost: ["its node was lost", "The node that held the line stopped renewing its lease."],
+  out_of_step: ["replies out of step", "A reply was overdue, so that the next could not be told apart from it; a fresh line is in step."],
+  handler_failed: ["a fault of the node's", "The node failed in handling what the device sent; its log has it."],
   closed: ["closed by the node", "The node or an operator closed the line."],
 };
 
@@ -23,7 +25,7 @@ const STATES = {
   replied: ["good", "The device answered."],
   failed: ["bad", "It ended without success; the reason stands beside it."],
   expired: ["idle", "Its time to live ended before it could be written."],
-  unknown: ["doubt", "The node was lost after the write: the device may or may not have carried it out."],
+  unknown: ["doubt", "Written, and no reply came: the device may or may not have carried it out."],
   running: ["active", "A worker is at it."],
   succeeded: ["good", "Done."],
   planned: ["waiting", "The batch is cut; its file is not written yet."],

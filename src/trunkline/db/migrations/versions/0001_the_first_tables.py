@@ -127,6 +127,7 @@ def upgrade() -> None:
         sa.Column("expires_at", sa.Float(), nullable=False),
         sa.Column("written_at", sa.Float(), nullable=True),
         sa.Column("writes", sa.Integer(), nullable=False),
+        sa.Column("in_doubt", sa.Boolean(), server_default=sa.text("0"), nullable=False),
         sa.Column("ended_at", sa.Float(), nullable=True),
         sa.Column("reply", sa.Text(), nullable=True),
         sa.Column("reason", sa.Text(), nullable=True),
