@@ -28,7 +28,7 @@ from trunkline.batch import BatchState
 from trunkline.cli.main import app as cli
 from trunkline.gateway import TRANSITIONS as COMMAND_TRANSITIONS
 from trunkline.gateway import CommandState
-from trunkline.gateway.device_line import OUT_OF_STEP
+from trunkline.gateway.device_line import OUT_OF_STEP, STORAGE_FAILED
 from trunkline.jobs import TRANSITIONS as JOB_TRANSITIONS
 from trunkline.jobs import DevicePort, JobState
 from trunkline.settings import Settings
@@ -215,6 +215,7 @@ def close_reasons() -> dict[str, str]:
     return {getattr(CloseReason, name): text for name, text in docs.items()} | {
         OUT_OF_STEP: "A command got no reply in time, and no late one came in the ten seconds after that: "
         "which reply belongs to which command could not be told any more.",
+        STORAGE_FAILED: "What became of a command could not be recorded: the database or the disk refused.",
         "node_lost": "The node that held the line stopped renewing its lease: it was killed, or its machine is gone.",
     }
 

@@ -51,13 +51,20 @@ class JsonFormatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         """One line of ASCII JSON."""
-        line: dict[str, Any] = {
+        own = {
             "at": _moment(record),
             "level": record.levelname,
             "logger": record.name,
             "event": record.getMessage(),
-            **getattr(record, "facts", {}),
         }
+        # A fact may not take the place of the line's own keys, and NaN, which is no JSON, goes as text.
+        facts = {
+            f"fact_{key}" if key in own else key: str(value)
+            if isinstance(value, float) and value - value != 0
+            else value
+            for key, value in getattr(record, "facts", {}).items()
+        }
+        line: dict[str, Any] = own | facts
         if record.exc_info:
             line["exception"] = self.formatException(record.exc_info)
         return json.dumps(line, default=str)

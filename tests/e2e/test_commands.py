@@ -2,7 +2,6 @@
 
 import json
 import threading
-import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
@@ -450,9 +449,7 @@ def test_many_callers_wait_at_once(node: NodeProcess) -> None:
         caller.start()
     for device in devices:
         assert device.read_line() == "read"
-    started_at = time.monotonic()
-    assert node.http.get("/healthz").text == "ok\n"
-    assert time.monotonic() - started_at < 5
+    assert node.http.get("/healthz").text == "ok\n"  # answered while all of them wait
     for number, device in enumerate(devices):
         device.send(f"I am {number}")
     for caller in callers:

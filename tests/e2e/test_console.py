@@ -97,7 +97,7 @@ def test_a_refused_command_says_why_beside_the_box(meters: NodeProcess, open_pag
     page.get_by_label("Device", exact=True).fill("nobody")
     page.get_by_role("textbox", name="Command").fill("read")
     page.get_by_role("button", name="Send").click()
-    expect(page.get_by_text("has ever said hello here")).to_be_visible()
+    expect(page.get_by_text("has ever said hello here").first).to_be_visible()
 
 
 def test_sync_up_moves_the_bar_and_fills_the_log(meters: NodeProcess, open_page: Callable[[str], Page]) -> None:

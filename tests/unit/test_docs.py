@@ -147,7 +147,7 @@ def test_every_close_reason_in_the_source_is_documented() -> None:
     page = reference("close-reasons.md")
     source = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "src" / "trunkline").rglob("*.py"))
     named = set(re.findall(r'^    [A-Z_]+: Final = "(\w+)"', source, re.MULTILINE))
-    named |= set(re.findall(r'^OUT_OF_STEP = "(\w+)"', source, re.MULTILINE))
+    named |= set(re.findall(r'^(?:OUT_OF_STEP|STORAGE_FAILED) = "(\w+)"', source, re.MULTILINE))
     named |= set(re.findall(r'offline_reason="(\w+)"', source))
     assert len(named) >= 12
     assert [reason for reason in sorted(named) if f"| `{reason}` |" not in page] == []

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from sqlalchemy import URL, Connection, Engine, NullPool, QueuePool, create_engine, event
+from sqlalchemy.exc import DBAPIError
 
 from trunkline.errors import StorageError, UsageError
 
@@ -57,8 +58,10 @@ class Database:
         if exclusive:
             try:
                 migrate(self.writer_engine)
-            except BaseException:
+            except BaseException as error:
                 self.close()
+                if isinstance(error, DBAPIError):
+                    raise StorageError(f"{path}: it is no database that this version can use: {error.orig}") from error
                 raise
 
     def _claim(self) -> None:

@@ -6,7 +6,7 @@ import logging
 from trunkline.bus import Bus
 from trunkline.clock import Clock
 from trunkline.db import Writer
-from trunkline.errors import UsageError
+from trunkline.errors import Unavailable, UsageError
 from trunkline.gateway.command_store import LOAD_LIMIT, LateReply, Standing, late_replies, load_commands, record_states
 from trunkline.gateway.commands import publish_outcome
 from trunkline.gateway.delivery import Action, Delivery, End, GiveUp, Late, Unsolicited, WriteOut
@@ -17,10 +17,13 @@ from trunkline.reactor import Reactor
 from trunkline.stats import Stats
 from trunkline.tcp import Connection
 
-__all__ = ["OUT_OF_STEP", "DeviceLine", "Lines"]
+__all__ = ["OUT_OF_STEP", "STORAGE_FAILED", "DeviceLine", "Lines"]
 
 OUT_OF_STEP = "out_of_step"
 """Why a line is closed whose replies can't be told apart any more. See `trunkline.gateway.delivery`."""
+
+STORAGE_FAILED = "storage_failed"
+"""Why a line is closed of which something could not be recorded: a fresh one begins from what the ledger says."""
 
 RESYNC_TIMEOUT = 10.0
 _RELOAD_BELOW = 8
@@ -130,6 +133,20 @@ class DeviceLine:
             self._act(self._delivery.tick(self._shared.reactor.now()))
 
     def _act(self, actions: list[Action]) -> None:
+        try:
+            self._carry_out(actions)
+        except Unavailable as error:
+            # What became of a command can't be recorded. The ledger has it as open still, and the next line gets it.
+            self._give_up(STORAGE_FAILED, error)
+
+    def _give_up(self, reason: str, error: BaseException) -> None:
+        event(_log, logging.ERROR, "line given up", device=self.device, reason=reason, error=error)
+        self.detach()
+        if self.connection.is_open:
+            self.connection.send(f"BYE {reason}".encode())
+            self.connection.close(reason)
+
+    def _carry_out(self, actions: list[Action]) -> None:
         waiting = list(reversed(actions))
         while waiting:
             match waiting.pop():
@@ -161,10 +178,11 @@ class DeviceLine:
         if not self.connection.is_open:
             self.detach()  # it is closing: what is unfinished stays in the ledger, for the next connection
             return []
-        self.connection.send(line)
+        # Handed to the writer first: should it be full, nothing is written to the device either.
         command.become(CommandState.WRITTEN, shared.clock.time())
-        shared.stats.commands_written.inc()
         shared.writer.post(record_states, Standing.of(command))
+        self.connection.send(line)
+        shared.stats.commands_written.inc()
         return []
 
     def _record_outcome(self, command: Command) -> None:
@@ -172,8 +190,11 @@ class DeviceLine:
         committed = shared.writer.submit(record_states, Standing.of(command))
 
         def tell(done: "asyncio.Future[None]") -> None:
-            if done.cancelled() or done.exception() is not None:
-                return  # the writer has logged it; the ledger still says that the outcome is open
+            if done.cancelled():
+                return
+            if (error := done.exception()) is not None:
+                self._give_up(STORAGE_FAILED, error)
+                return
             publish_outcome(command, shared.bus, shared.stats)
 
         committed.add_done_callback(tell)

@@ -14,6 +14,7 @@ from trunkline.jobs.records import NewEntries, save_entries
 __all__ = ["BlockingSyncJob", "Record", "SyncJob"]
 
 T = TypeVar("T")
+_MOST_PROGRESS = 2**53  # beyond it a float does not count in ones any more
 _LEVELS = ("debug", "info", "warning", "error")
 
 
@@ -49,7 +50,14 @@ class _Reporting:
         self._logbook.log(str(text), level)
 
     def progress(self, done: float, total: float | None = None) -> None:
-        """Says how far the job is: `done` of `total`, in any unit. Any thread; never waits."""
+        """Says how far the job is: `done` of `total`, in any unit. Any thread; never waits.
+
+        Raises:
+            UsageError: one of them is no number.
+        """
+        for name, value in (("done", done), ("total", total)):
+            if value is not None and not (isinstance(value, int | float) and abs(value) < _MOST_PROGRESS):
+                raise UsageError(f"{name} = {value!r}: it must be a number")
         self._logbook.progress(done, total)
 
 

@@ -1,16 +1,12 @@
 """Which function syncs which type of record."""
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 from trunkline.errors import NotFound, UsageError
 
-if TYPE_CHECKING:
-    pass
-
 __all__ = ["Handlers", "handlers", "sync"]
 
-Handler = "Callable[[Record, SyncJob], Coroutine[Any, Any, object]] | Callable[[Record, BlockingSyncJob], object]"
 H = TypeVar("H", bound=Callable[..., Any])
 
 

@@ -113,7 +113,8 @@ _running_attempts = select(jobs.c.id, jobs.c.attempt).where(
 
 
 def _save_entries(connection: Connection, items: Sequence[NewEntries]) -> list[RunOver | None]:
-    running = dict(connection.execute(_running_attempts, encode_rows([(item.job,) for item in items])).tuples().all())
+    rows_of_jobs = connection.execute(_running_attempts, encode_rows([(item.job,) for item in items]))
+    running: dict[str, int] = {row[0]: row[1] for row in rows_of_jobs}
     present = [running.get(item.job) == item.attempt for item in items]
     rows = [row for item, is_present in zip(items, present, strict=True) if is_present for row in item.rows]
     connection.execute(_upsert_entries, encode_rows(rows))

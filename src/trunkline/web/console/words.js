@@ -13,6 +13,7 @@ const OFFLINE_REASONS = {
   drained: ["its node was drained", "The node stopped taking work, and sent the device elsewhere."],
   node_lost: ["its node was lost", "The node that held the line stopped renewing its lease."],
   out_of_step: ["replies out of step", "A reply was overdue, so that the next could not be told apart from it; a fresh line is in step."],
+  storage_failed: ["the node could not record it", "The database or the disk refused; a fresh line begins from what the ledger says."],
   handler_failed: ["a fault of the node's", "The node failed in handling what the device sent; its log has it."],
   closed: ["closed by the node", "The node or an operator closed the line."],
 };
