@@ -16,6 +16,8 @@ import subprocess
 import sys
 import tempfile
 import time
+import urllib.error
+import urllib.request
 from pathlib import Path
 
 import uvloop
@@ -74,6 +76,15 @@ def start_node(folder: str) -> Server:
     return Server(node, int(ready["http"].rpartition(":")[2]), [devices])
 
 
+def items_stored(port: int) -> int:
+    """How many items are in their files; 0 for a server that has none."""
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/api/v1/status", timeout=10) as answer:
+            return int(json.load(answer)["items_stored"])
+    except urllib.error.HTTPError:
+        return 0
+
+
 def start_noop(_folder: str) -> Server:
     """The same HTTP stack with handlers that do nothing."""
     port = 20_000 + os.getpid() % 10_000
@@ -96,8 +107,9 @@ async def measure(server: Server, work: str, connections: int, seconds: float) -
     else:
         request = post(server.port, "/api/v1/items", json.dumps(ITEMS).encode())
         load = Load("127.0.0.1", server.port, connections, lambda _number: request, lambda status, _body: status == 200)
-    before = cpu_seconds(server.process.pid)
+    before, stored = cpu_seconds(server.process.pid), items_stored(server.port)
     result = await load.run(seconds)
+    result["drained_per_second"] = (items_stored(server.port) - stored) / seconds
     per_request = (cpu_seconds(server.process.pid) - before) / (result["per_second"] * seconds)
     return result | {"cpu_us_per_request": per_request * 1e6}
 
@@ -125,7 +137,9 @@ def main() -> None:
     for (work, name), results in sorted(runs.items()):
         median = {key: statistics.median(result[key] for result in results) for key in results[0]}
         rows.append({"work": work, "name": name, **median})
-        items = f"  {median['per_second'] * 100:9.0f} items/s" if work == "items" else ""
+        items = ""
+        if work == "items":
+            items = f"  {median['per_second'] * 100:.0f} items/s accepted, {median['drained_per_second']:.0f} drained"
         print(
             f"{work:9} {name:6} {median['per_second']:8.0f} requests/s  p50 {median['p50_ms']:6.1f} ms  "
             f"p99 {median['p99_ms']:6.1f} ms  {median['cpu_us_per_request']:6.0f} us CPU/request  "

@@ -150,7 +150,18 @@ class Node:
         now = self.clock.time()
         return await self.database.read(lambda connection: count_devices(connection, now))
 
-    async def stop(self, deadline: float = 8.0) -> None:
+    async def quiesce(self, deadline: float = 3.0) -> None:
+        """Ends what runs and what waits, so that requests in the works come to their end. `stop` is to follow.
+
+        Args:
+            deadline: seconds for handlers in threads, which can't be broken off.
+        """
+        self.jobs.stop_following()
+        # Jobs first: a handler that waits for a reply would take the end of its wait for the device's silence.
+        await self.engine.stop(deadline)
+        self.commands.stop_waiting()
+
+    async def stop(self, deadline: float = 6.0) -> None:
         """Stops every part in good order, within about `deadline` seconds. What was accepted stays on disk.
 
         Args:
@@ -163,8 +174,7 @@ class Node:
 
         event(_log, logging.INFO, "node stopping", node=self.id)
         self.retention.stop()
-        # Jobs first: their handlers still need the devices to come to an end.
-        await self.engine.stop(left() / 2)
+        await self.quiesce(left() / 2)
         await self.gateway.drain(left() / 2)
         self.commands.stop()
         await self.storage.stop(left())

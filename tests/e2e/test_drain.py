@@ -84,6 +84,24 @@ def test_a_second_ctrl_c_ends_a_drain_that_takes_too_long(start_node: StartNode,
     node.kill()
 
 
+def test_a_job_that_waits_for_a_reply_when_the_node_stops_runs_again(start_node: StartNode, tmp_path: Path) -> None:
+    shutil.copy(HANDLERS, tmp_path)
+    node = start_node('modules = ["sync_handlers"]\n')
+    device = node.connect("m1")
+    job = node.sync("meter", "m1")["job"]["id"]
+    assert device.read_line() == "PAGES"
+    node.stop()
+    node.start()
+    assert node.get(f"/jobs/{job}")["state"] in ("queued", "running")
+    device = node.connect("m1")
+    assert device.read_line() == "PAGES"
+    device.send("0")
+    # The first run's question is still open too: it was accepted, so it is asked.
+    if node.get(f"/jobs/{job}")["state"] not in ("succeeded", "failed"):
+        device.answer(1, lambda _cmd: "0")
+    assert node.ended_job(job)["state"] == "succeeded"
+
+
 def test_a_draining_node_takes_no_new_devices(start_node: StartNode) -> None:
     node = start_node()
     address = node.address

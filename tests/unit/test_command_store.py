@@ -23,7 +23,16 @@ from trunkline.gateway.command_store import (
     open_commands,
     record_states,
 )
-from trunkline.gateway.device_store import Connected, Lease, claim_node, device_connected, renew_lease
+from trunkline.gateway.delivery import IN_DOUBT
+from trunkline.gateway.device_store import (
+    Connected,
+    Disconnected,
+    Lease,
+    claim_node,
+    device_connected,
+    device_disconnected,
+    renew_lease,
+)
 from trunkline.gateway.ledger import Command, CommandState
 
 Apply = Callable[..., list[Any]]
@@ -221,3 +230,26 @@ def test_requests_that_meet_in_one_batch_tell_each_outcome_once(ledger: Apply) -
     accept(ledger, command("c1", ttl=10.0))
     first, second = ledger(end_overdue, 105.0, 111.0)
     assert ([one.id for one in first], second) == (["c1"], [])
+
+
+def test_what_a_dying_node_may_have_written_is_in_doubt_and_never_expires_as_unwritten(
+    database: Database, write: Apply, stored: Callable[[str], Command]
+) -> None:
+    write(claim_node, Lease("node-1", 100.0, 115.0))
+    write(device_connected, *(Connected(name, "line", "127.0.0.1:1", "node-1", 100.0) for name in ("held", "away")))
+    write(device_disconnected, Disconnected("away", 1, 100.5, "idle"))
+    accept(write, command("c1", "held", ttl=10.0), command("c2", "away", ttl=10.0))
+    write(claim_node, Lease("node-2", 105.0, 120.0))
+    assert (stored("c1").in_doubt, stored("c2").in_doubt) == (True, False)
+    (ended,) = write(end_overdue, 111.0)
+    assert {one.id: one.state for one in ended} == {"c1": CommandState.UNKNOWN, "c2": CommandState.EXPIRED}
+    assert stored("c1").reason == IN_DOUBT
+
+
+def test_a_command_in_doubt_goes_to_the_next_line_all_the_same(write: Apply) -> None:
+    write(claim_node, Lease("node-1", 100.0, 115.0))
+    write(device_connected, Connected("d1", "line", "127.0.0.1:1", "node-1", 100.0))
+    accept(write, command("c1"))
+    write(claim_node, Lease("node-2", 105.0, 120.0))
+    (registered,) = write(device_connected, Connected("d1", "line", "127.0.0.1:2", "node-2", 106.0))
+    assert [(one.id, one.in_doubt) for one in registered.commands] == [("c1", True)]

@@ -15,8 +15,16 @@ from trunkline.bus.memory import MemoryBus
 from trunkline.clock import SystemClock
 from trunkline.db import Database, Write, Writer
 from trunkline.db.tables import commands
-from trunkline.gateway.command_store import LOAD_LIMIT, NewCommand, Standing, command_of, insert_commands, record_states
-from trunkline.gateway.device_line import DeviceLine, Lines
+from trunkline.gateway.command_store import (
+    LOAD_LIMIT,
+    NewCommand,
+    Standing,
+    command_of,
+    insert_commands,
+    load_commands,
+    record_states,
+)
+from trunkline.gateway.device_line import STORAGE_FAILED, DeviceLine, Lines
 from trunkline.gateway.device_store import Connected, device_connected
 from trunkline.gateway.ledger import Command, CommandState
 from trunkline.gateway.profiles import LineProfile
@@ -128,6 +136,32 @@ def test_a_command_is_written_answered_and_recorded(database: Database) -> None:
         outcome = await desk.outcomes.get()
         assert (outcome.id, outcome.state, outcome.reply, outcome.writes) == ("c1", CommandState.REPLIED, "done", 1)
         assert desk.stored("c1") == outcome
+
+    run(database, story)
+
+
+def test_a_line_whose_outcome_cannot_be_recorded_is_given_up_and_its_command_comes_again(database: Database) -> None:
+    async def story(desk: Desk) -> None:
+        await desk.connect()
+        command = desk.command("c1")
+        await desk.accept(command)
+        desk.line.offer(command)
+        assert await desk.heard() == "do c1"
+        await desk.writer.submit(load_commands, "d1")  # behind it, that it was written is on disk
+        with database.writer_engine.begin() as connection:  # as when a disk is full: the database refuses to write
+            connection.exec_driver_sql(
+                "CREATE TRIGGER full BEFORE UPDATE ON commands BEGIN SELECT RAISE(ABORT, 'full'); END"
+            )
+        desk.say("done")
+        assert await desk.heard() == f"BYE {STORAGE_FAILED}"
+        assert desk.connection.close_reason == STORAGE_FAILED
+        with database.writer_engine.begin() as connection:
+            connection.exec_driver_sql("DROP TRIGGER full")
+        await desk.disconnect()
+        await desk.connect()
+        assert await desk.heard() == "do c1"
+        desk.say("done again")
+        assert (await desk.outcomes.get()).reply == "done again"
 
     run(database, story)
 

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from sqlalchemy import delete, select
 
 from trunkline.db import Database
-from trunkline.db.tables import job_events, jobs, records
+from trunkline.db.tables import job_events, jobs, record_entries, records
+from trunkline.errors import RunOver
 from trunkline.jobs.job_store import (
     Claim,
     Claimed,
@@ -27,6 +28,7 @@ from trunkline.jobs.job_store import (
     requeue_jobs,
 )
 from trunkline.jobs.model import FINAL_STATES, TRANSITIONS, Job, JobEvent, JobState
+from trunkline.jobs.records import NewEntries, save_entries
 
 Apply = Callable[..., list[Any]]
 
@@ -175,6 +177,22 @@ def test_an_attempt_that_is_over_writes_nothing(
     assert (events("j1"), look("j1")) == (before, job)
     write(append_events, Events("j1", 2, [line(fresh.next_n)]))
     assert write(end_job, Ended(fresh.job, JobState.SUCCEEDED, 114.0, None, fresh.next_n + 1))[0].attempt == 2
+
+
+def test_an_attempt_that_is_over_saves_nothing(write: Apply, database: Database) -> None:
+    def saved() -> list[str]:
+        return database.read_now(lambda connection: list(connection.execute(select(record_entries.c.key)).scalars()))
+
+    write(create_job, new("j1"))
+    claim(write, node="node-1")
+    write(requeue_jobs, Requeue("node-2", 110.0))
+    claim(write, node="node-2", at=112.0)
+    stale = NewEntries.of("j1", 1, "meter", "m1", {"a": 1}, 113.0)
+    fresh = NewEntries.of("j1", 2, "meter", "m1", {"b": 2}, 113.0)
+    refused, accepted = write(save_entries, stale, fresh)
+    assert isinstance(refused, RunOver)
+    assert accepted is None
+    assert saved() == ["b"]
 
 
 def test_after_its_outcome_nothing_is_added_to_a_logbook(write: Apply, events: Callable[..., list[JobEvent]]) -> None:

@@ -47,8 +47,6 @@ async def _serve(settings: Settings) -> None:
     devices = f"{settings.devices.host}:{node.gateway.port}"
     print(f"trunkline is ready: devices={devices} http={http.url} data={settings.data.directory}", flush=True)
     await stop.wait()
-    # What waits for something to happen is told first that it won't: else requests would hold up the rest.
-    node.jobs.stop_following()
-    node.commands.stop_waiting()
+    await node.quiesce()
     await http.stop()
     await node.stop()
