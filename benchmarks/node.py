@@ -8,6 +8,7 @@ devices and the load generator share the machine. The runs alternate, and the me
 """
 
 import argparse
+import asyncio
 import json
 import os
 import signal
@@ -110,8 +111,12 @@ async def measure(server: Server, work: str, connections: int, seconds: float) -
     before, stored = cpu_seconds(server.process.pid), items_stored(server.port)
     result = await load.run(seconds)
     result["drained_per_second"] = (items_stored(server.port) - stored) / seconds
-    per_request = (cpu_seconds(server.process.pid) - before) / (result["per_second"] * seconds)
-    return result | {"cpu_us_per_request": per_request * 1e6}
+    used = cpu_seconds(server.process.pid) - before
+    if work == "items":  # and with nothing else to do
+        stored = items_stored(server.port)
+        await asyncio.sleep(seconds)
+        result["drained_alone_per_second"] = (items_stored(server.port) - stored) / seconds
+    return result | {"cpu_us_per_request": used / (result["per_second"] * seconds) * 1e6}
 
 
 def main() -> None:
@@ -139,7 +144,8 @@ def main() -> None:
         rows.append({"work": work, "name": name, **median})
         items = ""
         if work == "items":
-            items = f"  {median['per_second'] * 100:.0f} items/s accepted, {median['drained_per_second']:.0f} drained"
+            items = f"  {median['per_second'] * 100:.0f} items/s accepted, {median['drained_per_second']:.0f} drained "
+            items += f"meanwhile, {median['drained_alone_per_second']:.0f} alone"
         print(
             f"{work:9} {name:6} {median['per_second']:8.0f} requests/s  p50 {median['p50_ms']:6.1f} ms  "
             f"p99 {median['p99_ms']:6.1f} ms  {median['cpu_us_per_request']:6.0f} us CPU/request  "
