@@ -22,7 +22,7 @@ from trunkline.ids import IdMaker
 from trunkline.jobs import Handlers, Jobs, Records, handlers
 from trunkline.jobs.embedded import EmbeddedEngine
 from trunkline.logs import event
-from trunkline.reactor import Reactor
+from trunkline.reactor import LagWatch, Reactor
 from trunkline.settings import Settings
 from trunkline.stats import Stats
 from trunkline.tcp import bind
@@ -67,6 +67,7 @@ class Node:
         self.id = self.ids()
         self.started_at = self.clock.time()
         self.reactor = Reactor(asyncio.get_running_loop(), on_error=lambda _error: self.stats.reactor_errors.inc())
+        self.lag_watch = LagWatch(self.reactor, on_blocked=lambda _block: self.stats.reactor_blocks.inc())
         directory = Path(settings.data.directory)
         # Bound before anything else is touched: a port in use is the most likely mistake, and costs nothing to find.
         self._device_socket = bind(settings.devices.host, settings.devices.port, "devices")
@@ -137,6 +138,7 @@ class Node:
 
     async def start(self) -> None:
         """Starts every part, in the order in which they need each other. Devices come last."""
+        self.lag_watch.start()
         await self.presence.start()
         await self.storage.start()
         self.commands.start()
@@ -182,6 +184,7 @@ class Node:
         await self.bus.close()
         await self.writer.close()
         self.database.close()
+        self.lag_watch.stop()
         event(_log, logging.INFO, "node stopped", node=self.id)
 
 

@@ -45,6 +45,7 @@ class Stats:
         self.writes = counter("writes", "Writes committed by the writer")
         self.write_failures = counter("write_failures", "Writes that failed")
         self.bus_dropped = counter("bus_dropped", "Bus messages dropped because a subscriber was full")
+        self.reactor_blocks = counter("reactor_blocks", "Times that something held up the event loop")
         self.reactor_errors = counter("reactor_errors", "Exceptions in callbacks on the reactor")
 
     def _counter(self, name: str, text: str, *labels: str) -> Counter:

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from trunkline.errors import WrongThread
+from trunkline.errors import UsageError, WrongThread
 from trunkline.reactor import Reactor
 
 WAIT = 10.0
@@ -178,16 +178,54 @@ def test_another_thread_is_told_that_it_is_the_wrong_one(loop: ManualLoop) -> No
     assert "Reactor.call" in str(error)
 
 
-def test_timers_and_tasks_belong_to_the_reactors_thread(loop: ManualLoop) -> None:
+def test_tasks_belong_to_the_reactors_thread(loop: ManualLoop) -> None:
     reactor = Reactor(loop)
 
     async def work() -> None:
         """Never begun."""
 
     refused = work()
-    assert isinstance(in_thread(lambda: reactor.every(1.0, print)), WrongThread)
     assert isinstance(in_thread(lambda: reactor.spawn(refused, "work")), WrongThread)
     refused.close()
+
+
+def test_the_reactor_never_waits_for_itself(loop: ManualLoop) -> None:
+    async def work() -> None:
+        """Never begun."""
+
+    with pytest.raises(WrongThread):
+        Reactor(loop).submit(work())
+
+
+@pytest.mark.parametrize("interval", [0, -1.0, float("nan")])
+def test_an_interval_is_more_than_nothing(loop: ManualLoop, interval: float) -> None:
+    with pytest.raises(UsageError, match="interval"):
+        Reactor(loop).every(interval, print)
+
+
+def test_a_call_at_a_moment_comes_once_and_then(loop: ManualLoop) -> None:
+    reactor = Reactor(loop)
+    times: list[float] = []
+    reactor.call_at(2.0, lambda: times.append(loop.time()))
+    reactor.call_later(3.5, lambda: times.append(loop.time()))
+    cancelled = reactor.call_later(1.0, lambda: times.append(-1))
+    cancelled.cancel()
+    run_until(loop, 10.0)
+    assert times == pytest.approx([2.0, 3.5], abs=1e-6)
+
+
+def test_timers_set_and_cancelled_in_another_thread_work_as_well(loop: ManualLoop) -> None:
+    reactor = Reactor(loop)
+    times: list[float] = []
+
+    def set_timers() -> None:
+        reactor.every(1.0, lambda: times.append(loop.time()))
+        reactor.call_later(0.5, lambda: times.append(loop.time()))
+        reactor.every(0.1, lambda: times.append(-1)).cancel()
+
+    assert in_thread(set_timers) is None
+    run_until(loop, 2.5)
+    assert times == pytest.approx([0.5, 1.0, 2.0], abs=1e-6)
 
 
 def run(main: Callable[[Reactor, list[BaseException]], Coroutine[Any, Any, None]]) -> None:

@@ -1,5 +1,9 @@
-"""One event loop in one thread, and the timers on it."""
+"""One event loop in one thread, its timers, and a watch over how long it is held up."""
 
-from trunkline.reactor.reactor import Reactor, Timer
+from trunkline.reactor.lag import Block, LagWatch
+from trunkline.reactor.pollers import POLLERS, new_event_loop
+from trunkline.reactor.reactor import Reactor
+from trunkline.reactor.thread import ReactorThread
+from trunkline.reactor.timers import Timer
 
-__all__ = ["Reactor", "Timer"]
+__all__ = ["POLLERS", "Block", "LagWatch", "Reactor", "ReactorThread", "Timer", "new_event_loop"]

@@ -1,64 +1,31 @@
-"""The reactor: an asyncio event loop, uvloop's where it is installed, and who may touch it."""
+"""The reactor: an asyncio event loop, and who may touch it."""
 
 import asyncio
+import concurrent.futures
 import logging
 import threading
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
-from trunkline.errors import WrongThread
+from trunkline.errors import UsageError, WrongThread
+from trunkline.reactor.pollers import new_event_loop
+from trunkline.reactor.timers import Timer
 
-__all__ = ["Reactor", "Timer"]
+__all__ = ["Reactor"]
 
 T = TypeVar("T")
 _log = logging.getLogger(__name__)
 
 
-def _new_loop() -> asyncio.AbstractEventLoop:
-    try:
-        import uvloop  # noqa: PLC0415  it has no build for every platform, and the rest runs without
-    except ImportError:
-        return asyncio.new_event_loop()
-    loop: asyncio.AbstractEventLoop = uvloop.new_event_loop()
-    return loop
-
-
-class Timer:
-    """A callback that comes again and again, until `cancel`. Reactor's thread."""
-
-    __slots__ = ("_callback", "_handle", "_interval", "_next_at", "_reactor")
-
-    def __init__(self, reactor: "Reactor", interval: float, callback: Callable[[], object]) -> None:
-        self._reactor = reactor
-        self._interval = interval
-        self._callback = callback
-        self._next_at = reactor.now() + interval
-        self._handle: asyncio.TimerHandle | None = reactor.loop.call_at(self._next_at, self._fire)
-
-    def _fire(self) -> None:
-        # From the moment that was due, not from now: the period does not drift. Periods that were missed
-        # altogether (a stopped process, a blocked loop) are left out, not made up for in a burst.
-        now = self._reactor.now()
-        missed = max(0, int((now - self._next_at) / self._interval))
-        self._next_at += self._interval * (missed + 1)
-        self._handle = self._reactor.loop.call_at(self._next_at, self._fire)
-        self._reactor.run_guarded(self._callback)
-
-    def cancel(self) -> None:
-        """No further calls. Cancelling twice does nothing."""
-        if self._handle is not None:
-            self._handle.cancel()
-            self._handle = None
-
-
 class Reactor:
     """One event loop and its one thread.
 
-    Inside a running asyncio program make it with ``Reactor(asyncio.get_running_loop())``; `run` makes and
-    runs a loop of its own.
+    There are three ways to have one: `run` makes a loop and runs it in the calling thread; `ReactorThread` runs one
+    in a thread of its own; and inside an asyncio program that runs already, it is
+    ``Reactor(asyncio.get_running_loop())``.
 
     Args:
-        loop: the running loop that it stands on; the calling thread must be the loop's.
+        loop: the loop that it stands on; the calling thread must be the loop's.
         on_error: called with each exception that a callback let out, after it was logged.
     """
 
@@ -68,33 +35,65 @@ class Reactor:
         on_error: Callable[[BaseException], object] | None = None,
     ) -> None:
         self.loop = loop
+        self.thread_id = threading.get_ident()
         self._on_error = on_error
-        self._thread = threading.get_ident()
         self._tasks: set[asyncio.Task[Any]] = set()
 
     @staticmethod
-    def run(main: Callable[[], Coroutine[Any, Any, T]]) -> T:
-        """Runs `main` to its end in the calling thread, on uvloop where it is installed."""
-        with asyncio.Runner(loop_factory=_new_loop) as runner:
+    def run(main: Callable[[], Coroutine[Any, Any, T]], poller: str = "auto") -> T:
+        """Runs `main` to its end in the calling thread.
+
+        Args:
+            main: a coroutine function without arguments.
+            poller: what the loop waits with: see `new_event_loop`.
+
+        Raises:
+            UsageError: the platform has no such poller.
+        """
+        with asyncio.Runner(loop_factory=lambda: new_event_loop(poller)) as runner:
             return runner.run(main())
 
     def now(self) -> float:
-        """The loop's monotonic time in seconds."""
+        """The loop's monotonic time in seconds. Any thread."""
         return self.loop.time()
+
+    def in_thread(self) -> bool:
+        """Whether the caller is in the reactor's thread."""
+        return threading.get_ident() == self.thread_id
 
     def check_thread(self) -> None:
         """Raises `WrongThread` unless the caller is in the reactor's thread."""
-        if threading.get_ident() != self._thread:
+        if threading.get_ident() != self.thread_id:
             raise WrongThread("this may be called in the reactor's thread only; hand it over with Reactor.call")
 
     def call(self, callback: Callable[..., object], *args: object) -> None:
         """Has `callback` called soon, in the reactor. Any thread; the order of one thread's calls is kept."""
         self.loop.call_soon_threadsafe(lambda: self.run_guarded(callback, *args))
 
+    def call_later(self, delay: float, callback: Callable[[], object]) -> Timer:
+        """Has `callback` called in the reactor after `delay` seconds. Any thread."""
+        return self.call_at(self.now() + delay, callback)
+
+    def call_at(self, moment: float, callback: Callable[[], object]) -> Timer:
+        """Has `callback` called in the reactor at a moment of `now`. Any thread."""
+        return self._set(Timer(self, moment, callback, None))
+
     def every(self, interval: float, callback: Callable[[], object]) -> Timer:
-        """Has `callback` called each `interval` seconds, without drift. Reactor's thread."""
-        self.check_thread()
-        return Timer(self, interval, callback)
+        """Has `callback` called in the reactor each `interval` seconds, without drift. Any thread.
+
+        Raises:
+            UsageError: the interval is not more than 0.
+        """
+        if not interval > 0:
+            raise UsageError(f"interval = {interval}: it must be more than 0 seconds")
+        return self._set(Timer(self, self.now() + interval, callback, interval))
+
+    def _set(self, timer: Timer) -> Timer:
+        if self.in_thread():
+            timer.start()
+        else:
+            self.call(timer.start)
+        return timer
 
     def spawn(self, work: Coroutine[Any, Any, T], name: str) -> asyncio.Task[T]:
         """Runs a coroutine as a task that is kept, and whose failure is reported. Reactor's thread."""
@@ -103,6 +102,17 @@ class Reactor:
         self._tasks.add(task)
         task.add_done_callback(self._task_done)
         return task
+
+    def submit(self, work: Coroutine[Any, Any, T]) -> "concurrent.futures.Future[T]":
+        """Runs a coroutine in the reactor; another thread can wait for its result. Any other thread.
+
+        Raises:
+            WrongThread: the caller is in the reactor's own thread, which would wait for itself.
+        """
+        if self.in_thread():
+            work.close()
+            raise WrongThread("the reactor's thread can't wait for itself; use Reactor.spawn, or await it")
+        return asyncio.run_coroutine_threadsafe(work, self.loop)
 
     def _task_done(self, task: "asyncio.Task[Any]") -> None:
         self._tasks.discard(task)

@@ -90,12 +90,14 @@ class Server:
         self._connections_limit = connections_limit
         self._listener: asyncio.Server | None = None
         self._timer: Timer | None = None
+        self._checked_at = reactor.now()
         self._all_closed = asyncio.Event()
         self._all_closed.set()
 
     async def start(self, sock: socket.socket, backlog: int = 1024) -> None:
         """Listens on a bound socket (see `bind`), which the server owns from now on."""
         self._listener = await self._reactor.loop.create_server(self._new_connection, sock=sock, backlog=backlog)
+        self._checked_at = self._reactor.now()
         self._timer = self._reactor.every(_CHECK_INTERVAL, self._check)
 
     @property
@@ -133,6 +135,11 @@ class Server:
 
     def _check(self) -> None:
         now = self._reactor.now()
+        late, self._checked_at = now - self._checked_at > 2 * _CHECK_INTERVAL, now
+        if late:
+            # The loop was held up. What the peers sent meanwhile has not been read yet, so their silence is not
+            # theirs: they are judged at the next look.
+            return
         for connection in list(self.connections):
             connection.check(now)
 
