@@ -23,6 +23,7 @@ from prometheus_client.metrics import MetricWrapperBase
 
 import trunkline
 import trunkline.testing
+import trunkline.wire
 from trunkline import errors
 from trunkline.batch import BatchState
 from trunkline.cli.main import app as cli
@@ -352,20 +353,26 @@ def _members(cls: type, node: ast.ClassDef, title: str) -> Iterator[str]:
     ]
     if fields:
         yield _table(["field", "type", "default", "meaning"], fields)
-    for base in reversed(cls.__mro__):
-        if not base.__module__.startswith("trunkline"):
+    for part in _methods(cls):
+        doc = _method_doc(part)
+        if doc is None:
             continue
-        for part in _node_of(base).body:
-            if isinstance(part, ast.FunctionDef | ast.AsyncFunctionDef) and not part.name.startswith("_"):
-                doc = _method_doc(part)
-                if doc is None:
-                    continue
-                name = f"{title}.{part.name}"
-                is_property = any(ast.unparse(mark) == "property" for mark in part.decorator_list)
-                head = (
-                    f"{name}: {ast.unparse(part.returns)}" if is_property and part.returns else _signature(part, name)
-                )
-                yield f"{_block(head)}\n\n{doc}"
+        name = f"{title}.{part.name}"
+        is_property = any(ast.unparse(mark) == "property" for mark in part.decorator_list)
+        head = f"{name}: {ast.unparse(part.returns)}" if is_property and part.returns else _signature(part, name)
+        yield f"{_block(head)}\n\n{doc}"
+
+
+def _methods(cls: type) -> list[ast.FunctionDef | ast.AsyncFunctionDef]:
+    """The public methods of a class, each once: what it does not define anew is its bases'."""
+    found = {
+        part.name: part
+        for base in reversed(cls.__mro__)
+        if base.__module__.startswith("trunkline")
+        for part in _node_of(base).body
+        if isinstance(part, ast.FunctionDef | ast.AsyncFunctionDef) and not part.name.startswith("_")
+    }
+    return list(found.values())
 
 
 def _default_of(field: ast.AnnAssign) -> str:
@@ -393,16 +400,20 @@ def python_page() -> str:
     }  # fmt: skip
     return _page(
         "Python",
-        "What `import trunkline` and `import trunkline.testing` give. Anything else may change without notice. "
+        "What `import trunkline`, `import trunkline.wire` and `import trunkline.testing` give. Anything else may "
+        "change without notice. "
         "Each name is loaded when it is first used, so `import trunkline` itself costs next to nothing.",
         "A *message* is `bytes` without its framing. *Reactor's thread* means: call it in the thread of the event "
         "loop, and nowhere else. *Any thread* means what it says.",
-        "Some arguments come from packages below: framers from `trunkline.wire` (`LineFramer`, and `Framer`, the "
-        "protocol of all), `bind`, `FullJitter` and `CloseReason` from `trunkline.tcp`.",
+        "Some arguments come from a package below: `bind`, `FullJitter` and `CloseReason` from `trunkline.tcp`.",
         "## trunkline",
         *(_entry("trunkline", name) for name in trunkline.__all__ if name not in is_error),
         "## The errors",
         f"{', '.join(f'`{name}`' for name in sorted(is_error))}: see [errors](errors.md).",
+        "## trunkline.wire",
+        "Framers, which cut a stream of bytes into messages. [How to write a framer](../how-to/write-a-framer.md) says "
+        "which to choose, and how to make one of your own.",
+        *(_entry("trunkline.wire", name) for name in trunkline.wire.__all__),
         "## trunkline.testing",
         *(_entry("trunkline.testing", name) for name in trunkline.testing.__all__),
     )

@@ -180,6 +180,25 @@ def test_the_line_framer_passes_the_conformance_check() -> None:
     check_framer(
         lambda: LineFramer(LIMIT),
         [b"", b"a", b"x" * LIMIT, b"\r a", b"\x00\xff"],
-        bad_streams=[b"x" * (LIMIT + 1), b"good\r\n" + b"x" * 99 + b"\nnever\n", b"x" * LIMIT + b"\r\r\n"],
+        limit_bytes=LIMIT + 1,
+        oversize_streams=[b"x" * (LIMIT + 1), b"good\r\n" + b"x" * 99 + b"\nnever\n", b"x" * LIMIT + b"\r\r\n"],
     )
-    check_framer(lambda: LineFramer(LIMIT, b"\r\n"), [b"", b"a", b"x" * LIMIT])
+    check_framer(lambda: LineFramer(LIMIT, b"\r\n"), [b"", b"a", b"x" * LIMIT], limit_bytes=LIMIT + 1)
+
+
+@given(st.lists(lines, max_size=8), endings)
+def test_several_lines_are_sent_as_each_of_them_would_be(messages: list[bytes], ending: bytes) -> None:
+    framer = LineFramer(LIMIT, ending)
+    stream = framer.encode_all(messages)
+    assert stream == b"".join(framer.encode(message) for message in messages)
+    assert fed([stream]) == (messages, False)
+
+
+@given(st.lists(lines, min_size=1, max_size=8), st.sampled_from([b"a\nb", b"a\r", b"x" * (LIMIT + 1)]), st.data())
+def test_several_lines_of_which_one_is_none_are_refused_as_a_whole(
+    messages: list[bytes], bad: bytes, data: st.DataObject
+) -> None:
+    messages.insert(data.draw(st.integers(0, len(messages))), bad)
+    for ending in (b"\n", b"\r\n"):
+        with pytest.raises(UsageError):
+            LineFramer(LIMIT, ending).encode_all(messages)

@@ -1,5 +1,23 @@
 """Bytes in, messages out; messages in, bytes out. No socket, loop, thread, clock or chance in here."""
 
-from trunkline.wire.framers import Framer, LineFramer
+from trunkline.wire.framers import (
+    DelimiterFramer,
+    FixedFramer,
+    Framer,
+    LengthFramer,
+    LineFramer,
+    NetstringFramer,
+    RawFramer,
+    VarintFramer,
+)
 
-__all__ = ["Framer", "LineFramer"]
+__all__ = [
+    "DelimiterFramer",
+    "FixedFramer",
+    "Framer",
+    "LengthFramer",
+    "LineFramer",
+    "NetstringFramer",
+    "RawFramer",
+    "VarintFramer",
+]

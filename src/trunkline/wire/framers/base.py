@@ -1,31 +1,58 @@
-"""The port of all framers."""
+"""What all framers have in common."""
 
-from typing import Protocol
+import abc
 
-from trunkline.errors import ProtocolError
+from trunkline.errors import ProtocolError, UsageError
 
-__all__ = ["Framer"]
+__all__ = ["Framer", "checked_limit"]
 
 
-class Framer(Protocol):
+class Framer(abc.ABC):
     """Cuts what arrives on one connection into messages, and frames what is sent.
 
-    One framer serves one connection, in its reactor's thread. However the stream is split into calls of
-    `receive`, the messages and the error are the same; `trunkline.testing.check_framer` proves it.
+    A framer of your own is a class with `receive` and `encode`. One object serves one connection, in its
+    reactor's thread. However the stream is split into calls of `receive`, the messages and the error are the same;
+    `trunkline.testing.check_framer` proves it.
     """
+
+    __slots__ = ("error",)
 
     error: ProtocolError | None
     """What the peer did wrong. It is set after the last good message; from then on `receive` returns nothing."""
 
+    def __init__(self) -> None:
+        self.error = None
+
+    @abc.abstractmethod
     def receive(self, data: bytes) -> list[bytes]:
         """Takes the next bytes of the stream and returns the messages that they complete, in order.
 
         Holds at most one unfinished message, and never more of it than the framer's limit.
         """
 
+    @abc.abstractmethod
     def encode(self, message: bytes) -> bytes:
         """The bytes to send for one message.
 
         Raises:
             UsageError: the message can't be framed: too long, or it holds what ends a frame.
         """
+
+    def encode_all(self, messages: list[bytes]) -> bytes:
+        """The bytes to send for several messages: what `encode` gives for each, joined.
+
+        Raises:
+            UsageError: one of them can't be framed; none of them is to be sent then.
+        """
+        return b"".join([self.encode(message) for message in messages])
+
+
+def checked_limit(limit_bytes: int) -> int:
+    """The limit of a framer, as it was given.
+
+    Raises:
+        UsageError: nothing could be received under it.
+    """
+    if limit_bytes < 1:
+        raise UsageError(f"limit_bytes = {limit_bytes}: it must be 1 or more")
+    return limit_bytes

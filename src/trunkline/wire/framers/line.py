@@ -1,32 +1,38 @@
 r"""Lines that end in ``\n`` or ``\r\n``."""
 
-from trunkline.errors import FrameTooLarge, ProtocolError, UsageError
+from trunkline.errors import FrameTooLarge, UsageError
+from trunkline.wire.framers.base import Framer, checked_limit
 
 __all__ = ["LineFramer"]
 
 
-class LineFramer:
+class LineFramer(Framer):
     r"""Cuts lines; a message is a line without its ``\n`` or ``\r\n``.
 
     Args:
         limit_bytes: the longest message. A longer line is an error as soon as it is seen to be longer,
             before its end has come.
-        ending: what `encode` ends a line with.
+        ending: what `encode` ends a line with: ``\n`` or ``\r\n``.
+
+    Raises:
+        UsageError: another ending, which nobody would take for one.
     """
 
-    __slots__ = ("_ending", "_rest", "error", "limit_bytes")
+    __slots__ = ("_ending", "_rest", "limit_bytes")
 
-    def __init__(self, limit_bytes: int = 1024, ending: bytes = b"\n") -> None:
-        self.limit_bytes = limit_bytes
-        self.error: ProtocolError | None = None
+    def __init__(self, limit_bytes: int = 65_536, ending: bytes = b"\n") -> None:
+        self.limit_bytes = checked_limit(limit_bytes)
+        super().__init__()
+        if ending not in (b"\n", b"\r\n"):
+            raise UsageError(f"ending = {ending!r}: it must be \\n or \\r\\n")
         self._ending = ending
         self._rest = bytearray()
 
     def receive(self, data: bytes) -> list[bytes]:
         """The lines that `data` completes. See `Framer.receive`."""
+        rest = self._rest
         if self.error is not None:
             return []
-        rest = self._rest
         if b"\n" not in data:
             # Looking only at what is new keeps a peer that sends byte by byte linear in what it sends.
             rest += data
@@ -34,15 +40,17 @@ class LineFramer:
             return []
         if rest:
             data = bytes(rest) + data
-        *lines, last = data.split(b"\n")
-        self._rest = bytearray(last)
+            rest.clear()
+        lines = data.split(b"\n")
+        if last := lines.pop():
+            rest += last
+            self._check_rest()
         if b"\r" in data:
             lines = [line[:-1] if line.endswith(b"\r") else line for line in lines]
-        if len(max(lines, key=len)) > self.limit_bytes:
+        if len(data) > self.limit_bytes and len(max(lines, key=len)) > self.limit_bytes:
             good = next(index for index, line in enumerate(lines) if len(line) > self.limit_bytes)
             self._fail()
             return lines[:good]
-        self._check_rest()
         return lines
 
     def _check_rest(self) -> None:
@@ -52,7 +60,7 @@ class LineFramer:
             self._fail()
 
     def _fail(self) -> None:
-        self._rest = bytearray()
+        self._rest.clear()
         self.error = FrameTooLarge(f"a line is longer than {self.limit_bytes} bytes")
 
     def encode(self, message: bytes) -> bytes:
@@ -67,3 +75,16 @@ class LineFramer:
         if b"\n" in message or message.endswith(b"\r"):
             raise UsageError("a line can't hold a line end; send several lines, or escape it")
         return message + self._ending
+
+    def encode_all(self, messages: list[bytes]) -> bytes:
+        """The messages, each with its ending. See `Framer.encode_all`."""
+        data = self._ending.join([*messages, b""])
+        # Whether all is well is known from the whole, in two passes over memory; only if not, from each.
+        ends = len(messages)
+        if (
+            data.count(b"\n") != ends
+            or data.count(b"\r") != ends * self._ending.count(b"\r")
+            or len(data) > self.limit_bytes
+        ):
+            return b"".join([self.encode(message) for message in messages])
+        return data
