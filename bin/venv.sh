@@ -8,11 +8,12 @@ prepare_venv() {
     return 1
   fi
   stamp=.venv/installed-$(basename "$lock" .txt)
-  wanted=$(cat "$lock" pyproject.toml | sha256sum)
+  wanted=$({ pwd; cat "$lock" pyproject.toml; } | sha256sum) # a copied folder's .venv still means the old one
   if [ -x .venv/bin/trunkline ] && [ "$(cat "$stamp" 2>/dev/null)" = "$wanted" ]; then
     return 0
   fi
-  if ! { [ -x .venv/bin/python ] || python3 -m venv .venv; }; then
+  # One without pip is what is left where python3-venv was missing, or Ctrl-C came in between.
+  if ! { .venv/bin/python -m pip --version >/dev/null 2>&1 || python3 -m venv --clear .venv; }; then
     echo "$0: python3 can make no virtual environment; on Debian or Ubuntu: apt install python3-venv" >&2
     return 1
   fi

@@ -141,7 +141,7 @@ class Node:
         self.lag_watch.start()
         await self.presence.start()
         await self.storage.start()
-        self.commands.start()
+        self.commands.start(self.presence.keep_lease)
         await self.engine.start()
         self.retention.start()
         await self.gateway.start(self._device_socket)

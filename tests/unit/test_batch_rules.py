@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from trunkline.batch.rules import BatchRules, key_of, plan
+from trunkline.nesting import nesting
 
 letters = st.sampled_from("abcdef")
 sets_of_foes = st.lists(st.lists(letters, max_size=4), max_size=4)
@@ -111,3 +112,10 @@ json_values = st.recursive(
 def test_a_key_is_the_item_and_stays_so_through_the_disk(item: object) -> None:
     assert json.loads(key_of(item)) == item
     assert key_of(json.loads(json.dumps(item))) == key_of(item)
+
+
+@pytest.mark.parametrize(
+    ("value", "depth"), [(1, 0), ("x", 0), ([], 1), ([1, 2], 1), ({"a": 1}, 1), ([1, {"a": [2]}], 3), ([[], [[]]], 3)]
+)
+def test_nesting_is_counted(value: object, depth: int) -> None:
+    assert nesting(value) == depth

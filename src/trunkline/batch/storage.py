@@ -25,6 +25,7 @@ from trunkline.db import Database, Writer
 from trunkline.errors import BadItems, Overloaded, TrunklineError
 from trunkline.ids import IdMaker
 from trunkline.logs import event
+from trunkline.nesting import NESTING_LIMIT, nesting
 from trunkline.reactor import Reactor
 from trunkline.settings import BatchSettings
 from trunkline.stats import Stats
@@ -127,6 +128,8 @@ class Storage:
                 raise BadItems("that is no JSON list; write a list of items, as in [1, 2, 3]")
             # Written anew, compact and on one line, whatever white space was in it.
             encoded = [msgspec.json.encode(item) for item in items]
+            if nesting(items) > NESTING_LIMIT:
+                raise BadItems(f"the list is nested deeper than {NESTING_LIMIT}")
         except RecursionError:
             raise BadItems("the list is nested too deep") from None
         except (msgspec.DecodeError, msgspec.EncodeError, UnicodeError, ValueError) as error:

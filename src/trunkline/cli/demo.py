@@ -53,7 +53,7 @@ def demo(
 async def _demo(seconds: float | None, devices: int) -> _Counts:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         loop.add_signal_handler(number, stop.set)
     modules = ",".join(filter(None, [os.environ.get("TRUNKLINE_MODULES", ""), "trunkline.cli.demo_meters"]))
     environ = {"TRUNKLINE_LOG_LEVEL": "WARNING", **os.environ, "TRUNKLINE_MODULES": modules}

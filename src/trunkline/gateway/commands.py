@@ -65,6 +65,7 @@ class Commands:
         self._settings = settings
         self._check = check
         self._timer: Timer | None = None
+        self._keep_lease: Callable[[], object] = lambda: None
         self._waiters: set[asyncio.Future[Command]] = set()
 
     def stop_waiting(self) -> None:
@@ -72,8 +73,14 @@ class Commands:
         for outcome in self._waiters:
             outcome.cancel()
 
-    def start(self) -> None:
-        """Begins to end the commands whose devices stay away for longer than their ttl."""
+    def start(self, keep_lease: Callable[[], object]) -> None:
+        """Begins to end the commands whose devices stay away for longer than their ttl.
+
+        Args:
+            keep_lease: called before each look: where the clock was set forward, this node's own lease has run out,
+                and its devices would pass for offline.
+        """
+        self._keep_lease = keep_lease
         self._timer = self._reactor.every(_OVERDUE_INTERVAL, self._sweep)
 
     def stop(self) -> None:
@@ -192,6 +199,7 @@ class Commands:
         return await self._database.read(lambda connection: connection.execute(query).scalar_one())
 
     def _sweep(self) -> None:
+        self._keep_lease()
         self._reactor.spawn(self._end_overdue(), "end overdue commands")
 
     async def _end_overdue(self) -> None:

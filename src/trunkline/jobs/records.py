@@ -14,6 +14,7 @@ from trunkline.db.tables import jobs, record_entries, records
 from trunkline.errors import NotFound, RunOver, UsageError
 from trunkline.jobs.job_store import job_of
 from trunkline.jobs.model import Job, JobState
+from trunkline.nesting import NESTING_LIMIT, nesting
 
 __all__ = ["Entry", "NewEntries", "NewRecord", "RecordRow", "Records", "check_name", "put_records", "save_entries"]
 
@@ -67,8 +68,11 @@ class NewEntries(NamedTuple):
             if not isinstance(key, str) or not 1 <= len(key) <= 256 or "\0" in key:
                 raise UsageError(f"the key {key!r} of an entry is no text of 1 to 256 characters")
             try:
-                rows.append((record_type, record, key, msgspec.json.encode(value).decode(), at))
-            except (TypeError, ValueError) as error:
+                text = msgspec.json.encode(value).decode()
+                if nesting(msgspec.json.decode(text)) > NESTING_LIMIT:
+                    raise ValueError(f"it is nested deeper than {NESTING_LIMIT}")
+                rows.append((record_type, record, key, text, at))
+            except (TypeError, ValueError, RecursionError) as error:
                 raise UsageError(f"the value of the entry {key!r} is no JSON: {error}") from None
         return cls(job, attempt, rows)
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import socket
+from collections import deque
 from collections.abc import Callable
 from typing import Any, Final, cast
 
@@ -11,6 +12,9 @@ from trunkline.errors import ConnectionClosed, PeerTimeout, ProtocolError
 from trunkline.wire import Framer
 
 __all__ = ["CloseReason", "Connection", "ConnectionOptions"]
+
+
+_MESSAGES_PER_TURN = 64  # handed over before the other connections have their turns
 
 
 class CloseReason:
@@ -71,9 +75,10 @@ class Connection(asyncio.Protocol):
     """
 
     __slots__ = (
-        "_closing_at", "_established", "_loop", "_on_connection", "_on_error", "_on_message", "_options", "_out",
-        "_peer_ended", "_read_at", "_reading_paused", "_retained", "_started_at", "_transport", "_unread_since",
-        "close_reason", "context", "framer", "peer", "received", "received_bytes", "sent", "sent_bytes",
+        "_closing_at", "_established", "_held", "_loop", "_on_connection", "_on_error", "_on_message", "_options",
+        "_out", "_peer_ended", "_read_at", "_reading_paused", "_retained", "_started_at", "_transport", "_turn",
+        "_unread_since", "close_reason", "context", "framer", "peer", "received", "received_bytes", "sent",
+        "sent_bytes",
     )  # fmt: skip
 
     def __init__(
@@ -97,6 +102,8 @@ class Connection(asyncio.Protocol):
         self._options = options
         self._transport: asyncio.Transport | None = None
         self._out: list[bytes] | None = None
+        self._held: deque[bytes] = deque()
+        self._turn: asyncio.Handle | None = None
         self._retained = 0
         self._established = options.handshake_timeout is None
         self._peer_ended = False
@@ -146,7 +153,7 @@ class Connection(asyncio.Protocol):
         """The answer was sent, or there will be none."""
         self._retained -= 1
         self._pace_reading()
-        if self._peer_ended and not self._retained:
+        if self._peer_ended and not self._retained and not self._held:
             self.close(CloseReason.PEER_CLOSED)
 
     def close(self, reason: str = CloseReason.CLOSED) -> None:
@@ -209,28 +216,48 @@ class Connection(asyncio.Protocol):
             return
         self._read_at = self._loop.time()
         self.received_bytes += len(data)
-        framer, on_message = self.framer, self._on_message
-        messages = framer.receive(data)
-        self.received += len(messages)
+        framer = self.framer
+        self._held.extend(framer.receive(data))
+        self._take_turn()
+
+    def _take_turn(self) -> None:
+        """Hands over some of the messages that are there; with more to come, after the others have had their turns."""
+        held, framer, on_message = self._held, self.framer, self._on_message
+        self._turn = None
+        if self.close_reason is not None:
+            held.clear()
+            return
         self._out = []
         try:
-            for message in messages:
-                on_message(self, message)
+            for _ in range(min(len(held), _MESSAGES_PER_TURN)):
+                self.received += 1
+                on_message(self, held.popleft())
                 if self.close_reason is not None:
-                    return  # type: ignore[unreachable]  # on_message may close the connection
-            if framer.error is not None:
+                    held.clear()  # type: ignore[unreachable]  # on_message may close the connection
+                    return
+                if self._waits():
+                    break
+            if not held and framer.error is not None:
                 self._on_error(self, framer.error)
                 self.close(CloseReason.BAD_FRAME)
+            elif not held and self._peer_ended and not self._retained:
+                self.close(CloseReason.PEER_CLOSED)
         except Exception:
             self.close(CloseReason.HANDLER_FAILED)
             raise  # to the loop's exception handler, which reports it and goes on
         finally:
             self._flush()
+            if held or self._reading_paused:
+                self._pace_reading()
+
+    def _waits(self) -> bool:
+        """Whether answers are still to come, or to be read, before anything more is taken from the peer."""
+        return self._unread_since is not None or self._retained >= self._options.retained_limit
 
     def eof_received(self) -> bool:
         """The event loop's: the peer sends no more. What is in the works is still answered."""
         self._peer_ended = True
-        if self._retained:
+        if self._retained or self._held:
             return True
         if self.close_reason is None:
             self.close_reason = CloseReason.PEER_CLOSED
@@ -242,6 +269,7 @@ class Connection(asyncio.Protocol):
         if self.close_reason is None:
             self.close_reason = CloseReason.PEER_CLOSED if error is None else CloseReason.RESET
         self._transport = None
+        self._held.clear()
         self._on_connection(self)
 
     def pause_writing(self) -> None:
@@ -255,7 +283,10 @@ class Connection(asyncio.Protocol):
         self._pace_reading()
 
     def _pace_reading(self) -> None:
-        pause = self._unread_since is not None or self._retained >= self._options.retained_limit
+        waits = self._waits()
+        if self._held and not waits and self._turn is None and self._out is None:
+            self._turn = self._loop.call_soon(self._take_turn)
+        pause = waits or bool(self._held)
         if pause != self._reading_paused and self._transport is not None and not self._transport.is_closing():
             self._reading_paused = pause
             if pause:

@@ -12,6 +12,7 @@ from trunkline.wire import Framer
 
 __all__ = ["Server", "bind"]
 
+_BACKLOG = 1024
 _CHECK_INTERVAL = 0.5  # seconds between two looks at the connections' deadlines
 
 
@@ -37,6 +38,8 @@ def bind(host: str, port: int, setting: str) -> socket.socket:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         sock.setblocking(False)
         sock.bind(address)
+        # At once: two that bind a port of the same number both succeed, and the second one's listen fails.
+        sock.listen(_BACKLOG)
     except OSError as error:
         sock.close()
         if error.errno == errno.EADDRINUSE:
@@ -94,7 +97,7 @@ class Server:
         self._all_closed = asyncio.Event()
         self._all_closed.set()
 
-    async def start(self, sock: socket.socket, backlog: int = 1024) -> None:
+    async def start(self, sock: socket.socket, backlog: int = _BACKLOG) -> None:
         """Listens on a bound socket (see `bind`), which the server owns from now on."""
         self._listener = await self._reactor.loop.create_server(self._new_connection, sock=sock, backlog=backlog)
         self._checked_at = self._reactor.now()

@@ -4,15 +4,7 @@ import gc
 import random
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from types import (
-    BuiltinFunctionType,
-    CodeType,
-    FrameType,
-    FunctionType,
-    MethodType,
-    ModuleType,
-    TracebackType,
-)
+from types import BuiltinFunctionType, CodeType, FrameType, FunctionType, ModuleType, TracebackType
 
 from trunkline.errors import FrameTooLarge, UsageError
 from trunkline.wire import Framer
@@ -187,8 +179,6 @@ def _held_bytes(framer: Framer) -> int:
             todo += [thing.tb_next, dict(thing.tb_frame.f_locals)]
         elif isinstance(thing, BaseException):
             todo += [thing.args, thing.__dict__, thing.__traceback__, thing.__context__, thing.__cause__]
-        elif isinstance(thing, MethodType):
-            todo.append(thing.__self__)
         else:
             todo += gc.get_referents(thing)
     return total

@@ -5,7 +5,7 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from trunkline.stats import Stats
-from trunkline.web.problems import problem
+from trunkline.web.problems import problem, refused
 
 __all__ = ["BodyLimit"]
 
@@ -29,7 +29,7 @@ class BodyLimit:
         detail = f"the body has more than {self._limit_bytes} bytes (http.body_limit_bytes)"
         length = Headers(scope=scope).get("content-length", "")
         if length.isdecimal() and int(length) > self._limit_bytes:
-            self._stats.bad_input.labels("http_413").inc()
+            refused(self._stats, 413, scope["method"], scope["path"], detail)
             await problem(413, "Too large", detail, "send it in several requests")(scope, receive, send)
             return
         received = 0

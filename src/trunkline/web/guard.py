@@ -13,7 +13,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from trunkline.stats import Stats
-from trunkline.web.problems import problem
+from trunkline.web.problems import problem, refused
 
 __all__ = ["LoopbackGuard", "is_loopback"]
 
@@ -65,13 +65,13 @@ class LoopbackGuard:
 
         refusal = _refusal(Headers(scope=scope))
         if refusal is not None:
-            self._stats.bad_input.labels("http_403").inc()
+            refused(self._stats, 403, scope["method"], scope["path"], refusal)
             response = problem(403, "Refused", refusal, "use http://127.0.0.1 or http://localhost on this machine")
             await response(scope, receive, send_secured)
             return
         if self._in_the_works >= self._requests_limit:
-            self._stats.bad_input.labels("http_503").inc()
             text = f"{self._requests_limit} requests are in the works (http.requests_limit)"
+            refused(self._stats, 503, scope["method"], scope["path"], text)
             response = problem(503, "Too many requests at once", text, "try again in a second", {"Retry-After": "1"})
             await response(scope, receive, send_secured)
             return

@@ -11,9 +11,10 @@ from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 
 from trunkline.errors import BadItems, NotFound, Overloaded, StorageError, TrunklineError, Unavailable, UsageError
+from trunkline.logs import event
 from trunkline.stats import Stats
 
-__all__ = ["Problem", "add_problem_handlers", "problem"]
+__all__ = ["Problem", "add_problem_handlers", "problem", "refused"]
 
 _log = logging.getLogger(__name__)
 
@@ -49,19 +50,25 @@ def problem(status: int, title: str, detail: str, next_step: str, headers: Mappi
     )
 
 
+def refused(stats: Stats, status: int, method: str, path: str, detail: str) -> None:
+    """Counts and logs a request that was refused."""
+    stats.bad_input.labels(f"http_{status}").inc()
+    event(_log, logging.WARNING, "bad input", kind=f"http_{status}", method=method, path=path, error=detail)
+
+
 def add_problem_handlers(app: FastAPI, stats: Stats) -> None:
     """Has every error of the API answered as problem details, and bad input counted."""
 
-    async def of_trunkline(_request: Request, error: Exception) -> Response:
+    async def of_trunkline(request: Request, error: Exception) -> Response:
         for kind, status, title, next_step in _KINDS:
             if isinstance(error, kind):
-                stats.bad_input.labels(f"http_{status}").inc()
+                refused(stats, status, request.method, request.url.path, str(error))
                 return problem(status, title, str(error), next_step, {"Retry-After": "1"} if status >= 429 else None)
         raise error
 
     async def of_validation(request: Request, error: Exception) -> Response:
         assert isinstance(error, RequestValidationError)
-        stats.bad_input.labels("http_422").inc()
+        refused(stats, 422, request.method, request.url.path, str(error.errors()[:1]))
         if error.body is not None and "json" not in request.headers.get("content-type", ""):
             return problem(
                 422, "The request can't be carried out", "the body is not said to be JSON",
@@ -78,7 +85,7 @@ def add_problem_handlers(app: FastAPI, stats: Stats) -> None:
         assert isinstance(error, HTTPException)
         if error.status_code < 400:
             return Response(status_code=error.status_code, headers=error.headers)
-        stats.bad_input.labels(f"http_{error.status_code}").inc()
+        refused(stats, error.status_code, request.method, request.url.path, str(error.detail))
         return problem(
             error.status_code, "The request can't be answered",
             f"{request.method} {request.url.path}: {error.detail}",
