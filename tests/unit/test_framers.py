@@ -492,6 +492,12 @@ def test_a_length_field_that_can_not_be_is_refused(options: dict[str, Any]) -> N
         LengthFramer(**options)
 
 
+def test_a_limit_that_holds_the_head_alone_lets_empty_messages_through() -> None:
+    assert fed(LengthFramer(4), bytes(8)) == ([b"", b""], None)
+    assert fed(LengthFramer(6, strip=6), b"\0\0\0\2ab") == ([b""], None)
+    assert fed(LengthFramer(4), b"\0\0\0\1") == ([], FrameTooLarge)
+
+
 def test_a_batch_with_one_message_that_is_too_long_is_refused_as_a_whole() -> None:
     with pytest.raises(UsageError, match="41 bytes"):
         LengthFramer(LIMIT).encode_all([b"ok", b"x" * 37])
