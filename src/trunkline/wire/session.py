@@ -1,0 +1,50 @@
+"""What all sessions have in common: framers that also speak for themselves."""
+
+import abc
+
+from trunkline.wire.framers import Framer
+
+__all__ = ["Session"]
+
+
+class Session(Framer):
+    """A framer with a life of its own: it says hello, beats, and says why it ends.
+
+    What it wants to say is in `output`, which the connection takes and clears. The connection calls `start` once, feeds
+    `receive`, and calls `ping` by the heartbeat's interval. Whatever is in `output` is written before anything that
+    `encode` returns later, so a stream that is compressed as a whole stays in order. Time never comes in here.
+
+    Attributes:
+        output: bytes that are to be sent, in order, before any message that is encoded from now on.
+        established: whether the peer has said who it is. Messages may be encoded only then.
+        peer_reason: why the peer says that it closes; None while it has not said so.
+        always_beats: whether `ping` is to be called at each interval; else only when nothing was heard for so long.
+        judges_silence: whether a peer that is silent for too many intervals is to be taken for dead.
+    """
+
+    __slots__ = ("established", "output", "peer_reason")
+
+    always_beats: bool = False
+    judges_silence: bool = True
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.output = bytearray()
+        self.established = False
+        self.peer_reason: str | None = None
+
+    @abc.abstractmethod
+    def start(self) -> None:
+        """The connection is up: puts what is said first into `output`."""
+
+    @abc.abstractmethod
+    def ping(self) -> None:
+        """Puts a sign of life, or the question for one, into `output`."""
+
+    @abc.abstractmethod
+    def close(self, reason: str) -> None:
+        """Puts a farewell into `output`, where the protocol has one.
+
+        Args:
+            reason: why, in one word or a short text.
+        """
