@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from trunkline.jobs import BlockingSyncJob, Record, SyncJob, sync
     from trunkline.reactor import Reactor
     from trunkline.settings import Settings, load_settings
-    from trunkline.tcp import Client, Connection, ConnectionOptions, Server
+    from trunkline.tcp import ConnectionLimits, ConnectionOptions, TcpClient, TcpConnection, TcpServer, connect
 
 __version__ = "0.1.0"
 
@@ -38,10 +38,9 @@ __all__ = [
     "BadFrame",
     "BadItems",
     "BlockingSyncJob",
-    "Client",
     "Clock",
-    "Connection",
     "ConnectionClosed",
+    "ConnectionLimits",
     "ConnectionOptions",
     "FrameTooLarge",
     "NoReply",
@@ -52,16 +51,19 @@ __all__ = [
     "ProtocolError",
     "Reactor",
     "Record",
-    "Server",
     "Settings",
     "SettingsError",
     "StorageError",
     "SyncJob",
     "SystemClock",
+    "TcpClient",
+    "TcpConnection",
+    "TcpServer",
     "TrunklineError",
     "Unavailable",
     "UsageError",
     "WrongThread",
+    "connect",
     "load_settings",
     "sync",
 ]
@@ -75,7 +77,9 @@ _HOMES = {
     **dict.fromkeys(("BlockingSyncJob", "Record", "SyncJob", "sync"), "jobs"),
     "Reactor": "reactor",
     **dict.fromkeys(("Settings", "load_settings"), "settings"),
-    **dict.fromkeys(("Client", "Connection", "ConnectionOptions", "Server"), "tcp"),
+    **dict.fromkeys(
+        ("ConnectionLimits", "ConnectionOptions", "TcpClient", "TcpConnection", "TcpServer", "connect"), "tcp"
+    ),
 }
 
 

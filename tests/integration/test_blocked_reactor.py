@@ -5,7 +5,7 @@ import socket
 import time
 
 from trunkline.reactor import Reactor
-from trunkline.tcp import CloseReason, Connection, ConnectionOptions, Server, bind
+from trunkline.tcp import CloseReason, TcpConnection, ConnectionOptions, TcpServer, bind
 from trunkline.wire import LineFramer
 
 WAIT = 15.0
@@ -13,9 +13,9 @@ WAIT = 15.0
 
 def test_a_blocked_handler_costs_no_healthy_peer_its_line() -> None:
     closed: dict[str, str | None] = {}
-    names: dict[Connection, str] = {}
+    names: dict[TcpConnection, str] = {}
 
-    def on_message(connection: Connection, message: bytes) -> None:
+    def on_message(connection: TcpConnection, message: bytes) -> None:
         if message == b"block":
             time.sleep(2.0)  # what a handler must not do
         elif message == b"still there?":
@@ -23,14 +23,14 @@ def test_a_blocked_handler_costs_no_healthy_peer_its_line() -> None:
         elif message != b"beat":
             names[connection] = message.decode()
 
-    def on_connection(connection: Connection) -> None:
+    def on_connection(connection: TcpConnection) -> None:
         if connection in names and not connection.is_open:
             closed[names[connection]] = connection.close_reason
 
     async def main() -> None:
         reactor = Reactor(asyncio.get_running_loop())
         options = ConnectionOptions(idle_timeout=1.0)
-        server = Server(reactor, LineFramer, on_message, on_connection=on_connection, options=options)
+        server = TcpServer(reactor, LineFramer, on_message, on_connection=on_connection, options=options)
         await server.start(bind("127.0.0.1", 0, "test"))
 
         def peers() -> None:

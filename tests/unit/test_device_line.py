@@ -31,7 +31,7 @@ from trunkline.gateway.profiles import LineProfile
 from trunkline.reactor import Reactor
 from trunkline.settings import DeviceSettings
 from trunkline.stats import Stats
-from trunkline.tcp import Connection, ConnectionOptions
+from trunkline.tcp import Blueprint, Callbacks, TcpConnection
 
 WAIT = 10.0
 
@@ -63,13 +63,11 @@ class Desk:
         mine.setblocking(False)
         self._reader, self._pen = await asyncio.open_connection(sock=devices)
 
-        def new_connection() -> Connection:
-            framer = self._lines.profile.new_framer()
-            options = ConnectionOptions(handshake_timeout=None, idle_timeout=None)
-            return Connection(
-                self.reactor.loop, framer, lambda _: None, lambda _, message: self.line.said(message.decode()),
-                lambda _, error: self.errors.append(error), options,
-            )  # fmt: skip
+        def new_connection() -> TcpConnection:
+            callbacks = Callbacks(
+                lambda _, message: self.line.said(message.decode()), on_error=lambda _, error: self.errors.append(error)
+            )
+            return TcpConnection(Blueprint(self.reactor, self, callbacks), self._lines.profile.new_framer())
 
         _, self.connection = await self.reactor.loop.create_connection(new_connection, sock=mine)
         registered = await self.writer.submit(
@@ -77,6 +75,11 @@ class Desk:
         )
         self.line = DeviceLine(self._lines, "d1", self.connection)
         self.line.open(registered.epoch, registered.commands)
+
+    def connection_made(self, connection: TcpConnection) -> None:
+        pass
+
+    connection_established = connection_lost = connection_made
 
     async def disconnect(self) -> None:
         self.line.detach()

@@ -17,6 +17,7 @@ from trunkline import errors
 from trunkline.gateway import TRANSITIONS as COMMAND_TRANSITIONS
 from trunkline.jobs import TRANSITIONS as JOB_TRANSITIONS
 from trunkline.settings import Settings, load_settings
+from trunkline.tcp import CloseReason
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCS = ROOT / "docs"
@@ -146,7 +147,7 @@ def test_every_metric_is_documented() -> None:
 def test_every_close_reason_in_the_source_is_documented() -> None:
     page = reference("close-reasons.md")
     source = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "src" / "trunkline").rglob("*.py"))
-    named = set(re.findall(r'^    [A-Z_]+: Final = "(\w+)"', source, re.MULTILINE))
+    named = {word for name, word in vars(CloseReason).items() if name.isupper()}
     named |= set(re.findall(r'^(?:OUT_OF_STEP|STORAGE_FAILED) = "(\w+)"', source, re.MULTILINE))
     named |= set(re.findall(r'offline_reason="(\w+)"', source))
     assert len(named) >= 12

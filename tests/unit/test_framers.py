@@ -681,7 +681,8 @@ def fuzz() -> Iterator[tuple[ModuleType, ModuleType]]:
         del sys.modules[module.__name__]
 
 
-CORPUS = sorted((FUZZ / "corpus").glob("*/*"))
+FRAMERS = {"delimiter", "fixed", "length", "line", "netstring", "raw", "varint"}  # other folders are of other targets
+CORPUS = sorted(path for path in (FUZZ / "corpus").glob("*/*") if path.parent.name in FRAMERS)
 
 
 @pytest.mark.parametrize("path", CORPUS, ids=lambda path: f"{path.parent.name}/{path.name}")

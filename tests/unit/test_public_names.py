@@ -144,7 +144,7 @@ def test_everything_imports_without_what_is_optional() -> None:
 def test_the_tcp_framework_alone_loads_neither_database_nor_web() -> None:
     run_python(
         "import sys\n"
-        "from trunkline import Client, Reactor, Server\n"
+        "from trunkline import TcpClient, Reactor, TcpServer\n"
         "heavy = {'sqlalchemy', 'alembic', 'fastapi', 'uvicorn', 'typer'} & set(sys.modules)\n"
         "assert not heavy, heavy\n"
     )

@@ -15,7 +15,7 @@ from trunkline.gateway.profiles import LineProfile
 from trunkline.logs import event
 from trunkline.reactor import Reactor
 from trunkline.stats import Stats
-from trunkline.tcp import Connection
+from trunkline.tcp import TcpConnection
 
 __all__ = ["OUT_OF_STEP", "STORAGE_FAILED", "DeviceLine", "Lines"]
 
@@ -57,7 +57,7 @@ class DeviceLine:
         "device", "epoch",
     )  # fmt: skip
 
-    def __init__(self, shared: Lines, device: str, connection: Connection) -> None:
+    def __init__(self, shared: Lines, device: str, connection: TcpConnection) -> None:
         self.device = device
         self.connection = connection
         self.epoch: int | None = None

@@ -20,7 +20,7 @@ from trunkline.logs import event
 from trunkline.reactor import Reactor, Timer
 from trunkline.settings import DeviceSettings
 from trunkline.stats import Stats
-from trunkline.tcp import CloseReason, Connection, ConnectionOptions, Server
+from trunkline.tcp import CloseReason, ConnectionLimits, ConnectionOptions, TcpConnection, TcpServer
 
 __all__ = ["Gateway"]
 
@@ -63,7 +63,7 @@ class Gateway:
         self._shared = Lines(reactor, writer, bus, clock, stats, profile)
         self._subscription: Subscription | None = None
         self._sweep_timer: Timer | None = None
-        self._server = Server(
+        self._server = TcpServer(
             reactor,
             profile.new_framer,
             self._on_message,
@@ -73,9 +73,9 @@ class Gateway:
             options=ConnectionOptions(
                 handshake_timeout=settings.hello_timeout,
                 idle_timeout=settings.idle_timeout,
-                unread_bytes=settings.unread_bytes,
+                unsent_limit_bytes=settings.unread_bytes,
             ),
-            connections_limit=settings.connections_limit,
+            limits=ConnectionLimits(connections=settings.connections_limit, handshakes=settings.connections_limit),
         )
 
     async def start(self, sock: socket.socket) -> None:
@@ -104,7 +104,7 @@ class Gateway:
 
     # Connections.
 
-    def _on_connection(self, connection: Connection) -> None:
+    def _on_connection(self, connection: TcpConnection) -> None:
         if connection.is_open:
             self._stats.connections_opened.inc()
             return
@@ -123,30 +123,30 @@ class Gateway:
             if line.epoch is not None:
                 self._presence.disconnected(line.device, line.epoch, reason)
 
-    def _on_error(self, connection: Connection, error: ProtocolError) -> None:
+    def _on_error(self, connection: TcpConnection, error: ProtocolError) -> None:
         kind = error.reason if isinstance(error, PeerTimeout) else "bad_frame"
         self._refuse(connection, kind, str(error))
         self._answer(connection, f"ERR {error}")
 
-    def _refuse(self, connection: Connection, kind: str, text: str) -> None:
+    def _refuse(self, connection: TcpConnection, kind: str, text: str) -> None:
         self._stats.bad_input.labels(kind).inc()
         event(_log, logging.WARNING, "bad input", kind=kind, address=connection.peer, error=text)
 
-    def _say_goodbye(self, connection: Connection, reason: str) -> None:
+    def _say_goodbye(self, connection: TcpConnection, reason: str) -> None:
         self._answer(connection, f"BYE {reason}")
 
-    def _answer(self, connection: Connection, text: str) -> None:
+    def _answer(self, connection: TcpConnection, text: str) -> None:
         if connection.is_open:
             # Our own sentences are short; only a setting quoted in one can bring it over the device's limit.
             connection.send(text.encode()[: self._profile.limit_bytes])
 
-    def _close(self, connection: Connection, reason: str) -> None:
+    def _close(self, connection: TcpConnection, reason: str) -> None:
         self._say_goodbye(connection, reason)
         connection.close(reason)
 
     # What they say.
 
-    def _on_message(self, connection: Connection, message: bytes) -> None:
+    def _on_message(self, connection: TcpConnection, message: bytes) -> None:
         line: DeviceLine | None = connection.context
         profile = self._profile
         try:
@@ -169,7 +169,7 @@ class Gateway:
         elif isinstance(meaning, Beat) and profile.heartbeat_answer:
             connection.send(profile.heartbeat_answer)
 
-    def _identified(self, connection: Connection, device: str) -> None:
+    def _identified(self, connection: TcpConnection, device: str) -> None:
         connection.established()
         line = DeviceLine(self._shared, device, connection)
         connection.context = line
@@ -201,11 +201,11 @@ class Gateway:
         else:
             self._presence.disconnected(line.device, epoch, line.connection.close_reason or CloseReason.CLOSED)
 
-    def _take_items(self, connection: Connection, items: str) -> None:
+    def _take_items(self, connection: TcpConnection, items: str) -> None:
         connection.retain()
         self._reactor.spawn(self._store_items(connection, items), "store items")
 
-    async def _store_items(self, connection: Connection, items: str) -> None:
+    async def _store_items(self, connection: TcpConnection, items: str) -> None:
         try:
             count = await self._store(items.encode())
         except TrunklineError as error:

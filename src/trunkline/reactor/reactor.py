@@ -4,6 +4,7 @@ import asyncio
 import concurrent.futures
 import logging
 import threading
+from collections import deque
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
@@ -38,6 +39,8 @@ class Reactor:
         self.thread_id = threading.get_ident()
         self._on_error = on_error
         self._tasks: set[asyncio.Task[Any]] = set()
+        self._calls: deque[tuple[Callable[..., object], tuple[object, ...]]] = deque()
+        self._woken = False
 
     @staticmethod
     def run(main: Callable[[], Coroutine[Any, Any, T]], poller: str = "auto") -> T:
@@ -67,8 +70,28 @@ class Reactor:
             raise WrongThread("this may be called in the reactor's thread only; hand it over with Reactor.call")
 
     def call(self, callback: Callable[..., object], *args: object) -> None:
-        """Has `callback` called soon, in the reactor. Any thread; the order of one thread's calls is kept."""
-        self.loop.call_soon_threadsafe(lambda: self.run_guarded(callback, *args))
+        """Has `callback` called soon, in the reactor. Any thread; the order of one thread's calls is kept.
+
+        Raises:
+            RuntimeError: the loop is closed.
+        """
+        self._calls.append((callback, args))
+        # One wake for all that come before the reactor has looked. A caller who sees the mark set can rely on it: the
+        # reactor takes it down before it takes the calls.
+        if not self._woken:
+            self._woken = True
+            try:
+                self.loop.call_soon_threadsafe(self._run_calls)
+            except RuntimeError:
+                self._woken = False
+                raise
+
+    def _run_calls(self) -> None:
+        self._woken = False
+        calls = self._calls
+        for _ in range(len(calls)):  # what comes meanwhile has a wake of its own
+            callback, args = calls.popleft()
+            self.run_guarded(callback, *args)
 
     def call_later(self, delay: float, callback: Callable[[], object]) -> Timer:
         """Has `callback` called in the reactor after `delay` seconds. Any thread."""

@@ -1,307 +1,324 @@
-"""One TCP connection: an `asyncio.Protocol` over a sans-I/O framer."""
+"""One TCP connection: an `asyncio.Protocol` over a sans-I/O framer or session."""
 
 import asyncio
-import socket
-from collections import deque
+import itertools
 from collections.abc import Callable
-from typing import Any, Final, cast
+from typing import Any, cast
 
-import msgspec
+from trunkline.errors import PeerTimeout, ProtocolError
+from trunkline.tcp.blueprint import Blueprint
+from trunkline.tcp.deadlines import NEVER
+from trunkline.tcp.inbound import CLOSED, Inbound
+from trunkline.tcp.options import CloseReason
+from trunkline.tcp.outbound import AT_ONCE
+from trunkline.tcp.tcp_info import TcpInfo, address_text, tcp_info
+from trunkline.tcp.tls import TlsInfo, tls_info
+from trunkline.wire import Framer, Session
 
-from trunkline.errors import ConnectionClosed, PeerTimeout, ProtocolError
-from trunkline.wire import Framer
+__all__ = ["TcpConnection"]
 
-__all__ = ["CloseReason", "Connection", "ConnectionOptions"]
-
-
-_MESSAGES_PER_TURN = 64  # handed over before the other connections have their turns
-
-
-class CloseReason:
-    """Why a connection ended. Plain words, as they stand in the database, the log and the statistics."""
-
-    PEER_CLOSED: Final = "peer_closed"
-    """The peer closed its side in good order."""
-    RESET: Final = "reset"
-    """The peer, or the path to it, reset the connection."""
-    IDLE: Final = "idle"
-    """Nothing came for longer than the idle timeout."""
-    HANDSHAKE_TIMEOUT: Final = "handshake_timeout"
-    """The peer did not say who it is in time."""
-    BAD_FRAME: Final = "bad_frame"
-    """The peer broke the protocol."""
-    OVER_BUDGET: Final = "over_budget"
-    """The peer did not read what was sent to it."""
-    TAKEN_OVER: Final = "taken_over"
-    """The same identity came on another connection."""
-    DRAINED: Final = "drained"
-    """This node is stopping."""
-    HANDLER_FAILED: Final = "handler_failed"
-    """The code that handles the connection raised."""
-    CLOSED: Final = "closed"
-    """This side closed it."""
+_ids = itertools.count(1)
 
 
-class ConnectionOptions(msgspec.Struct, frozen=True, kw_only=True):
-    """The bounds of one connection. All have defaults that are safe to leave on."""
-
-    handshake_timeout: float | None = None
-    """Seconds from the start until `Connection.established` must have been called; None for no such deadline."""
-    idle_timeout: float | None = None
-    """Seconds without a byte from the peer, after which it is closed; None for never."""
-    high_water_bytes: int = 65_536
-    """Unsent bytes over which reading from the peer pauses, so that a peer that does not read can't go on asking."""
-    unread_bytes: int = 1_048_576
-    """Unsent bytes over which the connection is closed."""
-    unread_timeout: float = 15.0
-    """Seconds for which unsent bytes may stay above the high-water mark."""
-    close_timeout: float = 5.0
-    """Seconds that a graceful close may take to flush; then the connection is dropped."""
-    retained_limit: int = 64
-    """Messages that may be in the works (see `Connection.retain`); at the limit, reading pauses."""
-
-
-class Connection(asyncio.Protocol):
+class TcpConnection(Inbound):
     """A connection that cuts messages out of what arrives and sends messages whole.
 
-    All methods belong to the reactor's thread. Messages that are sent while `on_message` runs for the same
-    connection leave in one write when all that arrived has been handled.
+    Its methods belong to the reactor's thread, but for `send`, `close`, `shutdown` and `abort`, which any thread may
+    call. Messages that are sent while a message of the same connection is handled leave in one write when all that
+    arrived has been handled.
+
+    Args:
+        blueprint: what it has in common with the others of its server or client.
+        framer: its own framer or session.
+        peer: the peer's address, where the transport does not know it.
 
     Attributes:
+        id: a number that no other connection of this process has.
         context: a slot for whatever the user wants to keep with the connection.
         close_reason: why it ended or is ending, a word of `CloseReason`; None while it is open.
-        peer: the peer's address as ``host:port``.
+        peer: the peer's address as ``host:port``; behind a trusted proxy, that of the proxy's peer.
+        host: its host alone; empty for a peer at a Unix socket.
+        framer: the framer or session that it speaks through.
         received, sent: messages so far. received_bytes, sent_bytes: bytes so far.
+        dropped: messages that were dropped because the peer did not read.
     """
 
     __slots__ = (
-        "_closing_at", "_established", "_held", "_loop", "_on_connection", "_on_error", "_on_message", "_options",
-        "_out", "_peer_ended", "_read_at", "_reading_paused", "_retained", "_started_at", "_transport", "_turn",
-        "_unread_since", "close_reason", "context", "framer", "peer", "received", "received_bytes", "sent",
-        "sent_bytes",
+        "_announced", "_beat_at", "_closing_at", "_deadlines", "_due", "_established", "_farewell", "_heard_at",
+        "_heard_bytes", "_said_at",
+        "_said_bytes", "_session", "_started_at", "_taken_bytes", "_unread_at", "context", "host", "id", "peer",
     )  # fmt: skip
 
-    def __init__(
-        self,
-        loop: asyncio.AbstractEventLoop,
-        framer: Framer,
-        on_connection: Callable[["Connection"], object],
-        on_message: Callable[["Connection", bytes], object],
-        on_error: Callable[["Connection", ProtocolError], object],
-        options: ConnectionOptions,
-    ) -> None:
-        self.framer = framer
+    def __init__(self, blueprint: Blueprint, framer: Framer, peer: str = "") -> None:
+        super().__init__(blueprint, framer)
+        self.id = next(_ids)
         self.context: Any = None
-        self.close_reason: str | None = None
-        self.peer = ""
-        self.received = self.received_bytes = self.sent = self.sent_bytes = 0
-        self._loop = loop
-        self._on_connection = on_connection
-        self._on_message = on_message
-        self._on_error = on_error
-        self._options = options
-        self._transport: asyncio.Transport | None = None
-        self._out: list[bytes] | None = None
-        self._held: deque[bytes] = deque()
-        self._turn: asyncio.Handle | None = None
-        self._retained = 0
-        self._established = options.handshake_timeout is None
-        self._peer_ended = False
-        self._reading_paused = False
-        self._started_at = self._read_at = loop.time()
-        self._unread_since: float | None = None
+        self.peer = peer
+        self.host = ""
+        self._session = framer if isinstance(framer, Session) else None
+        if self._session is not None:
+            self._receive = self._receive_session
+        if blueprint.codec is not None:
+            codec, receive = blueprint.codec, self._receive
+            self._receive = lambda data: self._decoded(codec, receive(data))
+        self._farewell: Callable[[TcpConnection], object] | None = None
+        self._announced = False
+        self._deadlines = blueprint.deadlines(self._session)
+        self._established = self._deadlines.handshake == NEVER
+        now = blueprint.reactor.now()
+        self._started_at = self._heard_at = self._said_at = self._beat_at = now
+        self._heard_bytes = self._said_bytes = self._taken_bytes = 0
+        self._unread_at: float | None = None
         self._closing_at: float | None = None
+        self._due = 0.0  # before which no deadline can have passed
 
     # What the user calls.
 
     @property
     def is_open(self) -> bool:
-        """Whether messages can be sent."""
+        """Whether messages can be sent. Any thread."""
         return self._transport is not None and self.close_reason is None
 
-    def send(self, message: bytes) -> None:
-        """Sends one message, framed.
+    @property
+    def was_never_up(self) -> bool:
+        """Whether the transport has not come up yet."""
+        return self._transport is None and self.close_reason is None
 
-        Raises:
-            ConnectionClosed: the connection is closed or closing.
-            UsageError: the framer can't frame the message; nothing was sent.
-        """
-        if self.close_reason is not None or self._transport is None:
-            raise ConnectionClosed(self.close_reason or CloseReason.CLOSED)
-        frame = self.framer.encode(message)
-        self.sent += 1
-        self.sent_bytes += len(frame)
-        if self._out is not None:
-            self._out.append(frame)
-        else:
-            self._write(frame)
+    @property
+    def is_established(self) -> bool:
+        """Whether the peer has said who it is, or need not."""
+        return self._established
 
     def established(self) -> None:
-        """The peer has said who it is: the handshake deadline no longer applies."""
-        self._established = True
+        """The peer has said who it is: the handshake deadline no longer applies. A session calls it by itself."""
+        if not self._established:
+            self._established = True
+            self._blueprint.owner.connection_established(self)
 
-    def retain(self) -> None:
-        """A message is being worked on and its answer is still to come: a half-closed peer waits for it.
+    def shutdown(self) -> None:
+        """Sends what is unsent, then the end of the stream; what the peer still sends is received. Any thread.
 
-        Each call is to be paired with one of `release`. At the limit of retained messages reading pauses.
+        Over TLS, which has no half-closed streams, it closes. The peer has the close timeout to end its side.
         """
-        self._retained += 1
-        if self._retained >= self._options.retained_limit:
-            self._pace_reading()
-
-    def release(self) -> None:
-        """The answer was sent, or there will be none."""
-        self._retained -= 1
-        self._pace_reading()
-        if self._peer_ended and not self._retained and not self._held:
-            self.close(CloseReason.PEER_CLOSED)
+        if self._in_thread(self.shutdown) and self.is_open:
+            transport = cast(asyncio.Transport, self._transport)
+            if not transport.can_write_eof():
+                self.close()
+                return
+            self._write_all()
+            self._ending(CloseReason.CLOSED)
+            transport.write_eof()
 
     def close(self, reason: str = CloseReason.CLOSED) -> None:
-        """Sends what is still unsent, then closes, within the close timeout. Closing twice does nothing."""
-        if self.close_reason is None and self._transport is not None:
-            self._flush()
-            self.close_reason = reason
-            self._closing_at = self._loop.time()
-            self._transport.close()
-
-    def abort(self, reason: str = CloseReason.CLOSED) -> None:
-        """Drops the connection now; what is unsent is lost."""
-        if self._transport is not None:
-            if self.close_reason is None:
-                self.close_reason = reason
-            self._transport.abort()
-
-    def check(self, now: float) -> None:
-        """Ends the connection if one of its deadlines has passed. Called each second or so by its owner.
+        """Sends what is still unsent, then closes, within the close timeout. Closing twice does nothing. Any thread.
 
         Args:
-            now: the loop's time in seconds.
+            reason: a word for the statistics; a session tells it to its peer.
         """
-        options = self._options
-        if self._closing_at is not None:
-            if now - self._closing_at > options.close_timeout:
-                self.abort()
-        elif self._unread_since is not None and now - self._unread_since > options.unread_timeout:
-            self.abort(CloseReason.OVER_BUDGET)
-        elif not self._established and now - self._started_at > cast(float, options.handshake_timeout):
-            self._time_out(CloseReason.HANDSHAKE_TIMEOUT, f"no hello within {options.handshake_timeout:g} s")
-        elif (
-            options.idle_timeout is not None and not self._reading_paused and now - self._read_at > options.idle_timeout
-        ):
-            self._time_out(CloseReason.IDLE, f"nothing came for {options.idle_timeout:g} s")
+        if self._in_thread(self.close, reason) and self.is_open:
+            if self._farewell is not None:
+                self._blueprint.reactor.run_guarded(self._farewell, self)
+            self._write_all()
+            if self._session is not None:
+                self._session.close(reason)
+                self._write_output()
+            self._ending(reason)
+            self._hold(CLOSED)
+            if self._transport is not None:
+                self._transport.close()
 
-    def _time_out(self, reason: str, text: str) -> None:
-        self._on_error(self, PeerTimeout(reason, text))
-        self.close(reason)
+    def finish(self, reason: str, farewell: Callable[["TcpConnection"], object] | None = None) -> None:
+        """Takes nothing more from the peer, and closes as soon as all that has come is handled and answered.
+
+        Args:
+            reason: a word for the statistics.
+            farewell: called just before it is closed, to tell the peer.
+        """
+        self._farewell = farewell
+        self._ends_with = reason
+        self._after_turn()
+
+    def abort(self, reason: str = CloseReason.CLOSED) -> None:
+        """Drops the connection now; what is unsent is lost. Any thread."""
+        if self._in_thread(self.abort, reason) and self._transport is not None:
+            if self.close_reason is None:
+                self._ending(reason)
+            self._hold(CLOSED)
+            self._transport.abort()
+
+    def fail(self, error: BaseException) -> None:
+        """The code that handles the connection raised: it is reported, and the connection closed."""
+        self._blueprint.reactor.report(error, f"handler of the connection with {self.peer or 'a local peer'}")
+        self.close(CloseReason.HANDLER_FAILED)
+
+    def _in_thread(self, method: Any, *args: object) -> bool:
+        reactor = self._blueprint.reactor
+        if reactor.in_thread():
+            return True
+        reactor.call(method, *args)
+        return False
+
+    def _ending(self, reason: str) -> None:
+        self.close_reason = reason
+        self._closing_at = self._blueprint.reactor.now()
+        self._due = 0.0
+        self._room = AT_ONCE
+        self._wake()
+
+    # What one may know of it.
+
+    @property
+    def local(self) -> str:
+        """This side's address as ``host:port``; empty where it has none, or is closed."""
+        return "" if self._transport is None else address_text(self._transport.get_extra_info("sockname"))
+
+    def tls(self) -> TlsInfo | None:
+        """What TLS has made out: version, cipher, protocol, the peer's certificate. None without TLS."""
+        ssl_object = None if self._transport is None else self._transport.get_extra_info("ssl_object")
+        return None if ssl_object is None else tls_info(ssl_object)
+
+    def tcp_info(self) -> TcpInfo | None:
+        """What the kernel knows of the connection: round trip, retransmits, window. None where it does not tell."""
+        return None if self._transport is None else tcp_info(self._transport.get_extra_info("socket"))
+
+    def statistics(self) -> dict[str, float]:
+        """Counts of messages and bytes, unsent bytes, dropped messages, and the connection's age in seconds."""
+        counts = ("received", "received_bytes", "sent", "sent_bytes", "unsent_bytes", "dropped")
+        return {name: getattr(self, name) for name in counts} | {
+            "age": self._blueprint.reactor.now() - self._started_at
+        }
 
     # What the event loop calls.
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """The event loop's: the connection is up."""
         self._transport = cast(asyncio.Transport, transport)
-        self._transport.set_write_buffer_limits(high=self._options.high_water_bytes)
-        peer = transport.get_extra_info("peername")
-        if isinstance(peer, tuple):
-            host = f"[{peer[0]}]" if ":" in peer[0] else peer[0]
-            self.peer = f"{host}:{peer[1]}"
-            sock: socket.socket | None = transport.get_extra_info("socket")
-            if sock is not None:
-                # A command is one small write; Nagle would hold it back for the peer's delayed ack.
-                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self._on_connection(self)
-
-    def data_received(self, data: bytes) -> None:
-        """The event loop's: bytes came."""
-        if self.close_reason is not None:
-            return
-        self._read_at = self._loop.time()
-        self.received_bytes += len(data)
-        framer = self.framer
-        self._held.extend(framer.receive(data))
-        self._take_turn()
-
-    def _take_turn(self) -> None:
-        """Hands over some of the messages that are there; with more to come, after the others have had their turns."""
-        held, framer, on_message = self._held, self.framer, self._on_message
-        self._turn = None
-        if self.close_reason is not None:
-            held.clear()
-            return
-        self._out = []
-        try:
-            for _ in range(min(len(held), _MESSAGES_PER_TURN)):
-                self.received += 1
-                on_message(self, held.popleft())
-                if self.close_reason is not None:
-                    held.clear()  # type: ignore[unreachable]  # on_message may close the connection
-                    return
-                if self._waits():
-                    break
-            if not held and framer.error is not None:
-                self._on_error(self, framer.error)
-                self.close(CloseReason.BAD_FRAME)
-            elif not held and self._peer_ended and not self._retained:
-                self.close(CloseReason.PEER_CLOSED)
-        except Exception:
-            self.close(CloseReason.HANDLER_FAILED)
-            raise  # to the loop's exception handler, which reports it and goes on
-        finally:
-            self._flush()
-            if held or self._reading_paused:
-                self._pace_reading()
-
-    def _waits(self) -> bool:
-        """Whether answers are still to come, or to be read, before anything more is taken from the peer."""
-        return self._unread_since is not None or self._retained >= self._options.retained_limit
-
-    def eof_received(self) -> bool:
-        """The event loop's: the peer sends no more. What is in the works is still answered."""
-        self._peer_ended = True
-        if self._retained or self._held:
-            return True
-        if self.close_reason is None:
-            self.close_reason = CloseReason.PEER_CLOSED
-            self._closing_at = self._loop.time()
-        return False
+        # With no room, the transport says at once when it could not hand over all, and nothing when it could.
+        self._transport.set_write_buffer_limits(high=0)
+        self.peer = self.peer or address_text(transport.get_extra_info("peername"))
+        self._blueprint.owner.connection_made(self)
+        if self._session is None:
+            self._announce()
+        else:
+            self._session.start()
+            self._write_output()
+            self._session_moved()
 
     def connection_lost(self, error: Exception | None) -> None:
         """The event loop's: the connection is down."""
         if self.close_reason is None:
             self.close_reason = CloseReason.PEER_CLOSED if error is None else CloseReason.RESET
         self._transport = None
-        self._held.clear()
-        self._on_connection(self)
+        self._holds |= CLOSED
+        self._flowing = False
+        self._give_up_unsent()
+        self._receive = (
+            self.framer.receive
+        )  # no circle through this object, which the next collection would have to find
+        self._after_turn()
+        self._blueprint.owner.connection_lost(self)
+        if self._announced:
+            self._tell(self._blueprint.callbacks.on_connection)
 
-    def pause_writing(self) -> None:
-        """The event loop's: the peer reads more slowly than we send."""
-        self._unread_since = self._loop.time()
-        self._pace_reading()
+    def _announce(self) -> None:
+        if not self._announced and self.is_open:
+            self._announced = True
+            self._tell(self._blueprint.callbacks.on_connection)
 
-    def resume_writing(self) -> None:
-        """The event loop's: the peer has caught up."""
-        self._unread_since = None
-        self._pace_reading()
+    def _tell(self, callback: Any, *args: object) -> None:
+        if callback is not None:
+            try:
+                callback(self, *args)
+            except Exception as error:
+                self.fail(error)
 
-    def _pace_reading(self) -> None:
-        waits = self._waits()
-        if self._held and not waits and self._turn is None and self._out is None:
-            self._turn = self._loop.call_soon(self._take_turn)
-        pause = waits or bool(self._held)
-        if pause != self._reading_paused and self._transport is not None and not self._transport.is_closing():
-            self._reading_paused = pause
-            if pause:
-                self._transport.pause_reading()
-            elif not self._peer_ended:
-                self._read_at = self._loop.time()
-                self._transport.resume_reading()
+    def _broken(self, error: ProtocolError) -> None:
+        self._tell(self._blueprint.callbacks.on_error, error)
+        self.close(CloseReason.BAD_FRAME)
 
-    def _flush(self) -> None:
-        out, self._out = self._out, None
-        if out and self._transport is not None:
-            self._write(out[0] if len(out) == 1 else b"".join(out))
+    # Sessions.
 
-    def _write(self, data: bytes) -> None:
-        transport = cast(asyncio.Transport, self._transport)
-        transport.write(data)
-        if self._unread_since is not None and transport.get_write_buffer_size() > self._options.unread_bytes:
+    def _receive_session(self, data: bytes) -> list[bytes]:
+        session = cast(Session, self._session)
+        messages = session.receive(data)
+        if session.output:
+            self._write_output()
+        if not self._announced or session.peer_reason is not None:
+            self._session_moved()
+        return messages
+
+    def _session_moved(self) -> None:
+        session = cast(Session, self._session)
+        if session.established:
+            self.established()
+            self._announce()
+        if session.peer_reason is not None and self._ends_with is None:
+            self._ends_with = CloseReason.PEER_CLOSED
+            self._blueprint.reactor.loop.call_soon(self._after_turn)  # when what came before it has been handled
+
+    def _write_output(self) -> None:
+        output = cast(Session, self._session).output
+        if output:
+            self._write(bytes(output))
+            output.clear()
+
+    # Deadlines.
+
+    def check(self, now: float) -> None:
+        """Ends the connection if one of its deadlines has passed. Called by its owner, some times each second.
+
+        Args:
+            now: the reactor's time in seconds.
+        """
+        # What has come since the last look is counted as come just now: so data costs no look at the clock.
+        if self.received_bytes != self._heard_bytes or self._reading_paused:
+            self._heard_bytes = self.received_bytes
+            self._heard_at = now
+        if self.sent_bytes != self._said_bytes:
+            self._said_bytes = self.sent_bytes
+            self._said_at = now
+        if self._backlog:
+            self._check_unread(now)
+        elif self._unread_at is not None:
+            self._unread_at = None
+        if now >= self._due and self._transport is not None:
+            self._judge(now)
+
+    def _judge(self, now: float) -> None:
+        verdict, self._due = self._deadlines.judge(
+            now,
+            started_at=self._started_at,
+            heard_at=self._heard_at,
+            said_at=self._said_at,
+            beat_at=self._beat_at,
+            established=self._established,
+            closing_at=self._closing_at,
+        )
+        if verdict == "beat":
+            self._beat_at = now
+            self._beat()
+        elif self._closing_at is not None and verdict is not None:
+            self.abort()
+        elif verdict is not None:
+            self._tell(self._blueprint.callbacks.on_error, PeerTimeout(verdict, self._deadlines.text(verdict)))
+            self.close(verdict)
+
+    def _beat(self) -> None:
+        message = self._blueprint.options.heartbeat_message
+        if self._session is not None:
+            self._session.ping()
+            self._write_output()
+        elif message is not None and not self._backlog:  # to one that does not read, the next beat comes soon enough
+            self.send(message)
+
+    def forgive(self, now: float) -> None:
+        """The reactor was held up: what the peer sent meanwhile has not been read, so its silence is not its own."""
+        self._heard_at = now
+        self._unread_at = None
+
+    def _check_unread(self, now: float) -> None:
+        taken = self.sent_bytes - cast(asyncio.Transport, self._transport).get_write_buffer_size()
+        if self._unread_at is None or taken != self._taken_bytes:
+            self._taken_bytes, self._unread_at = taken, now
+        elif now - self._unread_at > self._blueprint.options.unread_timeout:
             self.abort(CloseReason.OVER_BUDGET)

@@ -1,174 +1,256 @@
-"""A TCP server: accepts connections and keeps their map."""
+"""A TCP server: listens, admits, keeps the map of its connections, and stops in good order."""
 
 import asyncio
-import errno
 import socket
+import ssl
+from collections import Counter
 from collections.abc import Callable
+from typing import Any
 
-from trunkline.errors import ProtocolError, SettingsError
+from trunkline.errors import ConnectionClosed, Overloaded
 from trunkline.reactor import Reactor, Timer
-from trunkline.tcp.connection import CloseReason, Connection, ConnectionOptions
+from trunkline.tcp.acceptor import Acceptor, bind_tcp, bind_unix
+from trunkline.tcp.blueprint import Blueprint, Callback, Callbacks
+from trunkline.tcp.budget import OutboundBudget
+from trunkline.tcp.connection import TcpConnection
+from trunkline.tcp.intake import Intake
+from trunkline.tcp.limits import ConnectionLimits
+from trunkline.tcp.options import CloseReason, ConnectionOptions
+from trunkline.tcp.tcp_info import address_text
+from trunkline.tcp.tls import ServerTls, TlsReloader
 from trunkline.wire import Framer
+from trunkline.wire.codecs import Codec
 
-__all__ = ["Server", "bind"]
+__all__ = ["CHECK_INTERVAL", "TcpServer"]
 
-_BACKLOG = 1024
-_CHECK_INTERVAL = 0.5  # seconds between two looks at the connections' deadlines
-
-
-def bind(host: str, port: int, setting: str) -> socket.socket:
-    """A listening socket's first half: bound, so that a port in use is known before anything else is started.
-
-    Args:
-        host: the address or name to bind to.
-        port: the port; 0 for a free one.
-        setting: the group of settings that they came from, to name in errors.
-
-    Raises:
-        SettingsError: the port is in use or not allowed, or the host is none of this machine's.
-    """
-    try:
-        family, kind, protocol, _, address = socket.getaddrinfo(
-            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )[0]
-    except socket.gaierror as error:
-        raise SettingsError(f'{setting}.host = "{host}": {error.strerror}; the default is "127.0.0.1"') from None
-    sock = socket.socket(family, kind, protocol)
-    try:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        sock.setblocking(False)
-        sock.bind(address)
-        # At once: two that bind a port of the same number both succeed, and the second one's listen fails.
-        sock.listen(_BACKLOG)
-    except OSError as error:
-        sock.close()
-        if error.errno == errno.EADDRINUSE:
-            text = (
-                f"the port is in use on {host}; stop what uses it (ss -ltnp 'sport = :{port}' shows it) or set another"
-            )
-        elif error.errno == errno.EACCES:
-            text = "this user may not bind the port; set one above 1023"
-        elif error.errno == errno.EADDRNOTAVAIL:
-            raise SettingsError(f'{setting}.host = "{host}": no address of this machine; try "127.0.0.1"') from None
-        else:
-            text = str(error)
-        raise SettingsError(f"{setting}.port = {port}: {text}") from None
-    return sock
+CHECK_INTERVAL = 0.25
+"""Seconds between two looks at the connections' deadlines."""
 
 
-class Server:
-    """Accepts connections, checks their deadlines, and stops in good order. Reactor's thread.
+class TcpServer:
+    """Accepts connections, checks their deadlines, and stops in good order. Reactor's thread, but for `broadcast`.
+
+    The callbacks are functions or coroutine functions; see `trunkline.tcp.Callbacks` for what they are called with.
 
     Args:
         reactor: where the connections live.
-        new_framer: makes the framer of each new connection.
-        on_message: called with each connection and message.
-        on_connection: called when a connection is up, and again when it is down (``close_reason`` is set then).
+        new_framer: makes the framer or session of each new connection.
+        on_message: called with each connection and message. Without it, ``async for message in connection``.
+        on_connection: called when a connection is up, with a session once the peer has said hello, and again when it
+            is down (``close_reason`` is set then).
         on_error: called when the peer broke the protocol, before its connection is closed: the place to tell it.
-        on_refused: called with the reason when a connection is refused at once.
+        on_write_complete: called when all that was sent has been taken by the operating system.
+        on_high_water: called with the unsent bytes when they pass the high-water mark.
+        on_refused: called with the reason when a peer is turned away at once.
+        codec: between the framer and the user; None for bytes as they are.
         options: the bounds of each connection.
-        connections_limit: connections at once; one more is refused.
+        limits: who may connect, and how many.
+        budget: what all connections may hold unsent; None for the budget of the process.
+        tls: certificate and key, or a context of your own; None for plain TCP.
+
+    Attributes:
+        connections: those that are up, by their id.
+        accepted: connections admitted so far.
+        refused: peers turned away so far, by reason.
+        closed: connections that ended so far, by reason.
     """
 
     def __init__(
         self,
         reactor: Reactor,
         new_framer: Callable[[], Framer],
-        on_message: Callable[[Connection, bytes], object],
+        on_message: Callback | None = None,
         *,
-        on_connection: Callable[[Connection], object] = lambda _connection: None,
-        on_error: Callable[[Connection, ProtocolError], object] = lambda _connection, _error: None,
+        on_connection: Callback | None = None,
+        on_error: Callback | None = None,
+        on_write_complete: Callback | None = None,
+        on_high_water: Callback | None = None,
         on_refused: Callable[[str], object] = lambda _reason: None,
+        codec: Codec[Any] | None = None,
         options: ConnectionOptions | None = None,
-        connections_limit: int = 10_000,
+        limits: ConnectionLimits | None = None,
+        budget: OutboundBudget | None = None,
+        tls: ServerTls | ssl.SSLContext | None = None,
     ) -> None:
-        self.connections: set[Connection] = set()
+        self.connections: dict[int, TcpConnection] = {}
+        self.accepted = 0
+        self.refused: Counter[str] = Counter()
+        self.closed: Counter[str] = Counter()
         self._reactor = reactor
-        self._new_framer = new_framer
-        self._on_message = on_message
-        self._on_connection = on_connection
-        self._on_error = on_error
         self._on_refused = on_refused
-        self._options = options or ConnectionOptions()
-        self._connections_limit = connections_limit
-        self._listener: asyncio.Server | None = None
+        callbacks = Callbacks(
+            on_message,
+            on_connection=on_connection,
+            on_error=on_error,
+            on_write_complete=on_write_complete,
+            on_high_water=on_high_water,
+        )
+        self._blueprint = Blueprint(reactor, self, callbacks, options, codec, budget)
+        self._tls = TlsReloader(tls) if isinstance(tls, ServerTls) else None
+        context = self._tls.context if self._tls is not None else tls
+        assert not isinstance(context, ServerTls)  # told apart above
+        self._intake = Intake(self._blueprint, new_framer, limits or ConnectionLimits(), context, self._refuse)
+        self._acceptors: list[Acceptor] = []
         self._timer: Timer | None = None
-        self._checked_at = reactor.now()
+        self._checked_at = 0.0
         self._all_closed = asyncio.Event()
         self._all_closed.set()
 
-    async def start(self, sock: socket.socket, backlog: int = _BACKLOG) -> None:
-        """Listens on a bound socket (see `bind`), which the server owns from now on."""
-        self._listener = await self._reactor.loop.create_server(self._new_connection, sock=sock, backlog=backlog)
-        self._checked_at = self._reactor.now()
-        self._timer = self._reactor.every(_CHECK_INTERVAL, self._check)
+    # Listening.
+
+    async def listen(self, host: str, port: int, *, reuse_port: bool = False) -> int:
+        """Listens on all addresses of a host, besides what it listens on already.
+
+        Args:
+            host: an address or name; empty for every address of this machine, of both families.
+            port: the port; 0 for a free one.
+            reuse_port: whether other processes may listen on the same port, to share its connections.
+
+        Returns:
+            The port.
+
+        Raises:
+            OSError: the port is in use or not allowed, or the host is none of this machine's.
+            UsageError: this platform can't share a port.
+        """
+        sockets = bind_tcp(host, port, reuse_port=reuse_port)
+        for sock in sockets:
+            await self.start(sock)
+        bound: int = sockets[0].getsockname()[1]
+        return bound
+
+    async def listen_unix(self, path: str, mode: int = 0o600) -> None:
+        """Listens on a Unix socket.
+
+        Args:
+            path: its file, which is removed at the end.
+            mode: who may connect: the file's permission bits.
+
+        Raises:
+            OSError: somebody listens on it, it is no socket, or it can't be made.
+        """
+        await self.start(bind_unix(path, mode))
+
+    async def start(self, sock: socket.socket) -> None:
+        """Listens on a bound socket (see `bind`), which the server owns from now on, besides any others."""
+        self._acceptors.append(Acceptor(self._reactor, sock, self._intake.take, self._shed))
+        if self._timer is None:
+            self._checked_at = self._reactor.now()
+            self._timer = self._reactor.every(CHECK_INTERVAL, self._check)
+
+    @property
+    def addresses(self) -> list[str]:
+        """What it listens on: ``host:port``, or the path of a Unix socket."""
+        return [address_text(acceptor.address) for acceptor in self._acceptors]
 
     @property
     def port(self) -> int:
-        """The port it listens on."""
-        if self._listener is None:
-            raise RuntimeError("the server is not started")
-        port: int = self._listener.sockets[0].getsockname()[1]
-        return port
+        """The TCP port it listens on, the first if there are several."""
+        for acceptor in self._acceptors:
+            if isinstance(acceptor.address, tuple):
+                port: int = acceptor.address[1]
+                return port
+        raise RuntimeError("the server listens on no TCP port")
 
-    def _new_connection(self) -> Connection:
-        return Connection(
-            self._reactor.loop,
-            self._new_framer(),
-            self._connection_changed,
-            self._on_message,
-            self._on_error,
-            self._options,
-        )
+    def reload_tls(self) -> None:
+        """Reads the certificate's files again. Connections that are up stay; new ones get what is there now.
 
-    def _connection_changed(self, connection: Connection) -> None:
-        if not connection.is_open:
-            if connection in self.connections:
-                self.connections.discard(connection)
-                if not self.connections:
-                    self._all_closed.set()
-                self._on_connection(connection)
-        elif len(self.connections) >= self._connections_limit:
-            self._on_refused("connections_limit")
-            connection.abort()
-        else:
-            self.connections.add(connection)
-            self._all_closed.clear()
-            self._on_connection(connection)
+        Raises:
+            SettingsError: a file is bad; the old certificate stays in use.
+        """
+        if self._tls is not None:
+            self._tls.reload()
+
+    # What the acceptors and the connections say.
+
+    def _shed(self, count: int) -> None:
+        for _ in range(count):
+            self._refuse("descriptors_limit")
+
+    def _refuse(self, reason: str) -> None:
+        self.refused[reason] += 1
+        self._on_refused(reason)
+
+    def connection_made(self, connection: TcpConnection) -> None:
+        """A connection is up."""
+        self.accepted += 1
+        self.connections[connection.id] = connection
+        self._all_closed.clear()
+        if connection.is_established:
+            self._intake.established(connection)
+
+    def connection_established(self, connection: TcpConnection) -> None:
+        """A connection's peer has said who it is."""
+        self._intake.established(connection)
+
+    def connection_lost(self, connection: TcpConnection) -> None:
+        """A connection is down."""
+        del self.connections[connection.id]
+        self.closed[connection.close_reason or CloseReason.CLOSED] += 1
+        self._intake.release(connection)
+        if not self.connections:
+            self._all_closed.set()
 
     def _check(self) -> None:
         now = self._reactor.now()
-        late, self._checked_at = now - self._checked_at > 2 * _CHECK_INTERVAL, now
-        if late:
-            # The loop was held up. What the peers sent meanwhile has not been read yet, so their silence is not
-            # theirs: they are judged at the next look.
-            return
-        for connection in list(self.connections):
+        late, self._checked_at = now - self._checked_at > 2 * CHECK_INTERVAL, now
+        for connection in list(self.connections.values()):
+            if late:
+                connection.forgive(now)
             connection.check(now)
+
+    # What the user asks of all connections.
+
+    def broadcast(self, message: Any, to: Callable[[TcpConnection], bool] | None = None) -> None:
+        """Sends one message to all connections. Any thread.
+
+        A connection that is full by its own options does not keep it from the others: the message is dropped there,
+        and counted in its ``dropped``.
+
+        Args:
+            message: the message.
+            to: says which connections get it, in the reactor's thread; None for all.
+        """
+        if not self._reactor.in_thread():
+            self._reactor.call(self.broadcast, message, to)
+            return
+        for connection in list(self.connections.values()):
+            if connection.is_open and (to is None or to(connection)):
+                try:
+                    connection.send(message)
+                except (Overloaded, ConnectionClosed):
+                    connection.dropped += 1
 
     def stop_accepting(self) -> None:
         """No new connections; the ones that are there stay."""
-        if self._listener is not None:
-            self._listener.close()
+        for acceptor in self._acceptors:
+            acceptor.close()
 
-    async def drain(self, deadline: float, farewell: Callable[[Connection], object] = lambda _connection: None) -> None:
-        """Stops accepting, closes every connection in good order, and drops what is left after `deadline` seconds.
+    async def drain(
+        self, deadline: float, farewell: Callable[[TcpConnection], object] = lambda _connection: None
+    ) -> None:
+        """Stops accepting, lets running handlers end, closes every connection in good order, and drops what is left.
+
+        Nothing is left of the server then: no connection, no task, no timer.
 
         Args:
-            deadline: seconds.
-            farewell: called with each connection before it is closed.
+            deadline: seconds that all this may take.
+            farewell: called with each connection before it is closed; a session says so by itself.
         """
+        ends_at = self._reactor.now() + deadline
         self.stop_accepting()
-        for connection in list(self.connections):
+        await self._intake.stop()
+        for connection in list(self.connections.values()):
             if connection.is_open:
-                self._reactor.run_guarded(farewell, connection)
-            connection.close(CloseReason.DRAINED)
+                connection.finish(CloseReason.DRAINED, farewell)
         try:
-            async with asyncio.timeout(deadline):
+            async with asyncio.timeout_at(ends_at):
                 await self._all_closed.wait()
         except TimeoutError:
-            for connection in list(self.connections):
+            for connection in list(self.connections.values()):
                 connection.abort(CloseReason.DRAINED)
             await self._all_closed.wait()
+        await self._blueprint.finish_tasks(ends_at)
         if self._timer is not None:
             self._timer.cancel()
+            self._timer = None

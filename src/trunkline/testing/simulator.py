@@ -7,7 +7,7 @@ import random
 import msgspec
 
 from trunkline.reactor import Reactor
-from trunkline.tcp import Client, Connection, FullJitter
+from trunkline.tcp import FullJitter, TcpClient, TcpConnection
 from trunkline.wire import LineFramer
 
 __all__ = ["Simulation", "SimulationCounts", "SimulationOptions"]
@@ -63,21 +63,20 @@ class _Device:
         self._reactor = simulation.reactor
         self._chance = random.Random(f"{options.seed}/{number}")  # noqa: S311  repeatable, not secret
         self._timers: list[asyncio.TimerHandle] = []
-        self.client = Client(
+        self.client = TcpClient(
             simulation.reactor,
-            simulation.host,
-            simulation.port,
+            (simulation.host, simulation.port),
             lambda: LineFramer(65_536),
             self._on_message,
             on_connection=self._on_connection,
             on_connect_failed=self._on_connect_failed,
-            backoff=FullJitter(options.reconnect_base, options.reconnect_cap, self._chance.uniform),
+            new_backoff=lambda: FullJitter(options.reconnect_base, options.reconnect_cap, self._chance.uniform),
         )
 
-    def _on_connect_failed(self, _error: OSError) -> None:
+    def _on_connect_failed(self, _error: Exception) -> None:
         self._simulation.counts.connects_failed += 1
 
-    def _on_connection(self, connection: Connection) -> None:
+    def _on_connection(self, connection: TcpConnection) -> None:
         counts, options = self._simulation.counts, self._simulation.options
         if not connection.is_open:
             counts.online -= 1
@@ -100,19 +99,19 @@ class _Device:
         self._timers = [timer for timer in self._timers if timer.when() > now and not timer.cancelled()]
         self._timers.append(loop.call_later(seconds, act, *args))  # type: ignore[arg-type]
 
-    def _beat(self, connection: Connection) -> None:
+    def _beat(self, connection: TcpConnection) -> None:
         if connection.is_open:
             connection.send(b"PING")
             self._later(self._simulation.options.beat_interval, self._beat, connection)
 
-    def _store(self, connection: Connection) -> None:
+    def _store(self, connection: TcpConnection) -> None:
         if connection.is_open:
             items = [self._chance.randint(1, 9) for _ in range(self._chance.randint(1, 8))]
             connection.send(f"STORE {json.dumps(items)}".encode())
             self._simulation.counts.lists_sent += 1
             self._later(self._simulation.options.store_interval, self._store, connection)
 
-    def _on_message(self, connection: Connection, message: bytes) -> None:
+    def _on_message(self, connection: TcpConnection, message: bytes) -> None:
         counts, options = self._simulation.counts, self._simulation.options
         text = message.decode(errors="replace")
         word, _, rest = text.partition(" ")
@@ -135,7 +134,7 @@ class _Device:
                 else:
                     self._answer(connection, text)
 
-    def _answer(self, connection: Connection, cmd: str) -> None:
+    def _answer(self, connection: TcpConnection, cmd: str) -> None:
         if connection.is_open:
             connection.send(self._answer_to(cmd).encode())
             self._simulation.counts.answers += 1

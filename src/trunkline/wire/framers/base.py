@@ -4,7 +4,7 @@ import abc
 
 from trunkline.errors import ProtocolError, UsageError
 
-__all__ = ["Framer", "checked_limit"]
+__all__ = ["Framer", "PrefixFramer", "checked_limit"]
 
 
 class Framer(abc.ABC):
@@ -45,6 +45,39 @@ class Framer(abc.ABC):
             UsageError: one of them can't be framed; none of them is to be sent then.
         """
         return b"".join([self.encode(message) for message in messages])
+
+
+class PrefixFramer(Framer):
+    """A framer whose frames say in front how long they are. It keeps the frame that is not whole yet."""
+
+    __slots__ = ("_need", "_rest", "limit_bytes")
+
+    limit_bytes: int
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._rest = bytearray()
+        self._need = 1
+
+    def receive(self, data: bytes) -> list[bytes]:
+        """The messages that `data` completes. See `Framer.receive`."""
+        rest = self._rest
+        if self.error is not None:
+            return []
+        if rest:
+            rest += data
+            if len(rest) < self._need:  # a long frame that comes in pieces is looked at again only when it is whole
+                return []
+            data = bytes(rest)
+            rest.clear()
+        return self._cut(data)
+
+    @abc.abstractmethod
+    def _cut(self, data: bytes) -> list[bytes]:
+        """The messages in `data`, which begins with a frame. What is left is put into `_rest`, its size into `_need`.
+
+        `_need` is the least size that `_rest` must have before anything more can be said about it.
+        """
 
 
 def checked_limit(limit_bytes: int) -> int:

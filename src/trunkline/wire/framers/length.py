@@ -4,9 +4,11 @@ import struct
 from typing import Literal
 
 from trunkline.errors import BadFrame, FrameTooLarge, UsageError
-from trunkline.wire.framers.base import Framer, checked_limit
+from trunkline.wire.framers.base import PrefixFramer, checked_limit
 
 __all__ = ["LengthFramer", "VarintFramer"]
+
+_RUN_AFTER = 3  # frames, after which it is tried whether all that follow are as long as the last
 
 
 class _ThreeBytes:
@@ -36,7 +38,7 @@ _FIELDS: dict[tuple[int, str], struct.Struct | _ThreeBytes] = {
 _FIELDS |= {(3, "big"): _ThreeBytes("big"), (3, "little"): _ThreeBytes("little")}
 
 
-class LengthFramer(Framer):
+class LengthFramer(PrefixFramer):
     """Cuts frames by a length field of 1, 2, 3, 4 or 8 bytes, wherever in the head it stands and whatever it counts.
 
     A frame is ``offset`` bytes, the field, and then as many bytes as the field's value and ``adjustment`` say. A
@@ -60,9 +62,7 @@ class LengthFramer(Framer):
         UsageError: sizes that can't go together.
     """
 
-    __slots__ = (
-        "_field", "_front", "_head", "_need", "_plain", "_rest", "adjustment", "limit_bytes", "offset", "strip",
-    )  # fmt: skip
+    __slots__ = ("_field", "_front", "_head", "_longest", "_pack", "_plain", "_unpack", "adjustment", "offset", "strip")
 
     def __init__(
         self,
@@ -99,31 +99,18 @@ class LengthFramer(Framer):
         self._front = (prefix or b"").ljust(self.strip, b"\0")
         super().__init__()
         self._plain = offset == 0 and adjustment == 0 and self.strip == size
-        self._rest = bytearray()
-        self._need = self._head
+        self._longest = limit_bytes - self._head
+        self._pack, self._unpack = self._field.pack, self._field.unpack_from
 
-    def receive(self, data: bytes) -> list[bytes]:
-        """The messages that `data` completes. See `Framer.receive`."""
-        rest = self._rest
-        if self.error is not None:
-            return []
-        if rest:
-            rest += data
-            if len(rest) < self._need:  # a long frame that comes in pieces is looked at again only when it is whole
-                return []
-            data = bytes(rest)
-            rest.clear()
-        return self._cut_plain(data) if self._plain else self._cut(data)
-
-    def _cut_plain(self, data: bytes) -> list[bytes]:
+    def _cut(self, data: bytes) -> list[bytes]:
+        if not self._plain:
+            return self._cut_any(data)
         # The common case, a field in front that counts what follows it, by the shortest way.
-        messages: list[bytes] = []
-        add = messages.append
-        head, unpack = self._head, self._field.unpack_from
-        longest = self.limit_bytes - head
+        head, unpack, longest = self._head, self._unpack, self._longest
         size = len(data)
-        at, last = 0, size - head
-        need = head
+        messages: list[bytes] = []
+        at, need = 0, head
+        last = size - head
         while at <= last:
             (length,) = unpack(data, at)
             if length > longest:
@@ -134,14 +121,27 @@ class LengthFramer(Framer):
             if end > size:
                 need = head + length
                 break
-            add(data[start:end])
+            messages.append(data[start:end])
             at = end
+            if len(messages) == _RUN_AFTER:
+                at = self._cut_run(data, at, length, messages)
         if at < size:
             self._rest += data[at:]
             self._need = need
         return messages
 
-    def _cut(self, data: bytes) -> list[bytes]:
+    def _cut_run(self, data: bytes, at: int, length: int, messages: list[bytes]) -> int:
+        """Cuts the frames from `at` on if all have one length, as those of a fleet often do; returns where they end."""
+        head, step = self._head, self._head + length
+        count = (len(data) - at) // step
+        end = at + count * step
+        for index in range(at, at + head):
+            if data[index:end:step] != data[index - step : index - step + 1] * count:
+                return at
+        messages += [data[start : start + length] for start in range(at + head, end + 1, step)]
+        return end
+
+    def _cut_any(self, data: bytes) -> list[bytes]:
         messages: list[bytes] = []
         head, offset, strip, unpack = self._head, self.offset, self.strip, self._field.unpack_from
         at, size = 0, len(data)
@@ -171,10 +171,14 @@ class LengthFramer(Framer):
         """The frames of several messages. See `Framer.encode_all`."""
         if not self._plain:
             return super().encode_all(messages)
-        pack, longest = self._field.pack, self.limit_bytes - self._head
-        if len(max(messages, key=len, default=b"")) > longest:
+        lengths = set(map(len, messages))
+        if not lengths or max(lengths) > self._longest:
             return super().encode_all(messages)  # which names the one that is too long
+        pack = self._pack
         try:
+            if len(lengths) == 1:
+                front = pack(lengths.pop())
+                return front + front.join(messages)
             return b"".join([pack(len(message)) + message for message in messages])
         except struct.error:
             return super().encode_all(messages)
@@ -188,10 +192,10 @@ class LengthFramer(Framer):
             UsageError: the frame would be over the limit, or its length does not fit the field.
         """
         if self._plain:
-            if len(message) > self.limit_bytes - self._head:
+            if len(message) > self._longest:
                 raise UsageError(f"the frame has {len(message) + self._head} bytes; the limit is {self.limit_bytes}")
             try:
-                return self._field.pack(len(message)) + message
+                return self._pack(len(message)) + message
             except struct.error:
                 raise UsageError(f"{len(message)} bytes: the length does not fit the field") from None
         frame = bytearray(self._front)
@@ -205,7 +209,7 @@ class LengthFramer(Framer):
         return bytes(frame)
 
 
-class VarintFramer(Framer):
+class VarintFramer(PrefixFramer):
     """Cuts messages by a length in front of each, as a base-128 varint, low groups first.
 
     Source: Protocol Buffers, "Base 128 Varints" (https://protobuf.dev/programming-guides/encoding/#varints).
@@ -214,26 +218,15 @@ class VarintFramer(Framer):
         limit_bytes: the longest message.
     """
 
-    __slots__ = ("_need", "_rest", "limit_bytes")
+    __slots__ = ()
 
     _LONGEST_VARINT = 10  # 64 bits in groups of 7
 
     def __init__(self, limit_bytes: int = 1_048_576) -> None:
         self.limit_bytes = checked_limit(limit_bytes)
         super().__init__()
-        self._rest = bytearray()
-        self._need = 1
 
-    def receive(self, data: bytes) -> list[bytes]:
-        """The messages that `data` completes. See `Framer.receive`."""
-        if self.error is not None:
-            return []
-        if self._rest:
-            self._rest += data
-            if len(self._rest) < self._need:
-                return []
-            data = bytes(self._rest)
-            self._rest.clear()
+    def _cut(self, data: bytes) -> list[bytes]:
         messages: list[bytes] = []
         at, size = 0, len(data)
         need = 1

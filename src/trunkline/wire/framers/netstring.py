@@ -1,12 +1,12 @@
 """Netstrings: ``5:hello,``."""
 
 from trunkline.errors import BadFrame, FrameTooLarge, UsageError
-from trunkline.wire.framers.base import Framer, checked_limit
+from trunkline.wire.framers.base import PrefixFramer, checked_limit
 
 __all__ = ["NetstringFramer"]
 
 
-class NetstringFramer(Framer):
+class NetstringFramer(PrefixFramer):
     """Cuts netstrings: a decimal length, a colon, the message, a comma.
 
     Source: D. J. Bernstein, "Netstrings" (https://cr.yp.to/proto/netstrings.txt).
@@ -15,25 +15,14 @@ class NetstringFramer(Framer):
         limit_bytes: the longest message. A length with more digits than the limit has is an error at once.
     """
 
-    __slots__ = ("_digits", "_need", "_rest", "limit_bytes")
+    __slots__ = ("_digits",)
 
     def __init__(self, limit_bytes: int = 1_048_576) -> None:
         self.limit_bytes = checked_limit(limit_bytes)
         super().__init__()
         self._digits = len(str(limit_bytes))
-        self._rest = bytearray()
-        self._need = 1
 
-    def receive(self, data: bytes) -> list[bytes]:
-        """The messages that `data` completes. See `Framer.receive`."""
-        if self.error is not None:
-            return []
-        if self._rest:
-            self._rest += data
-            if len(self._rest) < self._need:
-                return []
-            data = bytes(self._rest)
-            self._rest.clear()
+    def _cut(self, data: bytes) -> list[bytes]:
         messages: list[bytes] = []
         at, size = 0, len(data)
         need = 1

@@ -1,0 +1,80 @@
+"""The bounds of a connection, and the words for why one ended."""
+
+from typing import Final, Literal
+
+import msgspec
+
+__all__ = ["CloseReason", "ConnectionOptions"]
+
+
+class CloseReason:
+    """Why a connection ended. Plain words, as they stand in the database, the log and the statistics."""
+
+    PEER_CLOSED: Final = "peer_closed"
+    """The peer closed its side in good order."""
+    RESET: Final = "reset"
+    """The peer, or the path to it, reset the connection."""
+    IDLE: Final = "idle"
+    """Nothing came for longer than the idle timeout."""
+    WRITE_IDLE: Final = "write_idle"
+    """Nothing was sent for longer than the write idle timeout."""
+    HEARTBEAT_LOST: Final = "heartbeat_lost"
+    """Nothing came for as many heartbeat intervals as the options allow."""
+    LIFETIME: Final = "lifetime"
+    """The connection has lived as long as the options allow."""
+    HANDSHAKE_TIMEOUT: Final = "handshake_timeout"
+    """The peer did not say who it is in time."""
+    BAD_FRAME: Final = "bad_frame"
+    """The peer broke the protocol."""
+    OVER_BUDGET: Final = "over_budget"
+    """The peer did not read what was sent to it."""
+    TAKEN_OVER: Final = "taken_over"
+    """The same identity came on another connection."""
+    DRAINED: Final = "drained"
+    """This node is stopping."""
+    HANDLER_FAILED: Final = "handler_failed"
+    """The code that handles the connection raised."""
+    CLOSED: Final = "closed"
+    """This side closed it."""
+
+
+class ConnectionOptions(msgspec.Struct, frozen=True, kw_only=True):
+    """The bounds of one connection. All have defaults that are safe to leave on."""
+
+    handshake_timeout: float | None = None
+    """Seconds from the start, whatever comes meanwhile, until `TcpConnection.established` must have been called or a
+    session must have heard the peer's hello; None for no such deadline, but 10 s where there is a session."""
+    idle_timeout: float | None = None
+    """Seconds without a byte from the peer, after which it is closed; None for never."""
+    write_idle_timeout: float | None = None
+    """Seconds without a byte to the peer, after which it is closed; None for never."""
+    lifetime: float | None = None
+    """Seconds after which a connection is closed, however busy it is; None for never."""
+    heartbeat_interval: float | None = None
+    """Seconds of silence after which the peer is asked for a sign of life; None for never, but 30 s where there is a
+    session."""
+    heartbeat_misses: int = 2
+    """Intervals of silence after which the peer is taken for dead."""
+    heartbeat_message: bytes | None = None
+    """What is sent for a heartbeat where there is no session, whose own ping goes before it."""
+    high_water_bytes: int = 65_536
+    """Unsent bytes over which reading from the peer pauses, so that a peer that does not read can't go on asking."""
+    low_water_bytes: int = 16_384
+    """Unsent bytes under which it goes on."""
+    unsent_limit_bytes: int = 1_048_576
+    """Unsent bytes that a connection may hold at the most; what one more message means, the policy says."""
+    overflow: Literal["close", "raise", "wait", "drop_oldest"] = "close"
+    """What becomes of a message over the limit: the connection is dropped, `send` raises `Overloaded`, `send` waits (in
+    the reactor's thread it raises: a coroutine awaits `drain` before it sends), or the oldest unsent messages go."""
+    send_timeout: float = 30.0
+    """Seconds for which a thread's `send` waits at the most, where the policy is to wait."""
+    unread_timeout: float = 15.0
+    """Seconds for which a peer may take nothing of what waits for it."""
+    close_timeout: float = 5.0
+    """Seconds that a graceful close may take to flush; then the connection is dropped."""
+    retained_limit: int = 64
+    """Messages that may be in the works (see `TcpConnection.retain`); at the limit, reading pauses."""
+    bytes_per_second: float | None = None
+    """Bytes that are read per second at the most, over two seconds or more; None for no such limit."""
+    messages_per_second: float | None = None
+    """Messages that are handled per second at the most, over two seconds or more; None for no such limit."""
