@@ -14,3 +14,8 @@ need_chromium() {
   command -v chromium >/dev/null || install_package chromium || return 1
   command -v chromium >/dev/null || { echo "bin/test: there is still no chromium on the PATH" >&2; return 1; }
 }
+
+# The TLS tests make their own certificates.
+need_openssl() {
+  command -v openssl >/dev/null || install_package openssl || return 1
+}

@@ -130,6 +130,12 @@ class LogSettings(_Group, frozen=True):
     """The least serious events that are written."""
     format: Literal["text", "json"] = "text"
     """Lines of key=value, or of JSON."""
+    file: str = ""
+    """A file to write to, besides standard error; empty for none."""
+    file_bytes: Bytes = 10_485_760
+    """The size over which the file is renamed and a new one begun."""
+    file_backups: Count = 5
+    """How many of the renamed files are kept."""
 
 
 class Settings(_Group, frozen=True):

@@ -20,7 +20,13 @@ def serve(
 ) -> None:
     """Run a node: devices over TCP, the HTTP API and the console. Ctrl-C drains it; a second Ctrl-C ends it at once."""
     settings = load_settings(config)
-    start_logging(settings.log.level, as_json=settings.log.format == "json")
+    start_logging(
+        settings.log.level,
+        as_json=settings.log.format == "json",
+        file=settings.log.file,
+        file_bytes=settings.log.file_bytes,
+        file_backups=settings.log.file_backups,
+    )
     Reactor.run(lambda: _serve(settings))
 
 

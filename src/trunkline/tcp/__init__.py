@@ -1,7 +1,8 @@
 """TCP servers, clients and connections over a reactor: bytes in and out, within bounds."""
 
-from trunkline.tcp.acceptor import Acceptor, bind, bind_tcp, bind_unix
+from trunkline.tcp.acceptor import Acceptor
 from trunkline.tcp.backoff import FullJitter
+from trunkline.tcp.binding import bind, bind_tcp, bind_unix
 from trunkline.tcp.blueprint import Blueprint, Callbacks
 from trunkline.tcp.budget import OutboundBudget
 from trunkline.tcp.client import TcpClient, connect
@@ -10,7 +11,8 @@ from trunkline.tcp.limits import Admission, ConnectionLimits, RefusalReason, Tok
 from trunkline.tcp.options import CloseReason, ConnectionOptions
 from trunkline.tcp.server import TcpServer
 from trunkline.tcp.tcp_info import TcpInfo
-from trunkline.tcp.tls import ClientTls, ServerTls, TlsInfo
+from trunkline.tcp.tls import ClientTls, ServerTls, TlsInfo, TlsReloader
+from trunkline.tcp.udp import UdpEndpoint, UdpOptions
 
 __all__ = [
     "Acceptor",
@@ -30,7 +32,10 @@ __all__ = [
     "TcpInfo",
     "TcpServer",
     "TlsInfo",
+    "TlsReloader",
     "TokenBucket",
+    "UdpEndpoint",
+    "UdpOptions",
     "bind",
     "bind_tcp",
     "bind_unix",

@@ -9,15 +9,13 @@ from typing import Any
 from trunkline.errors import BadFrame, ProtocolError
 from trunkline.tcp.blueprint import Blueprint
 from trunkline.tcp.connection import TcpConnection
-from trunkline.tcp.limits import Admission, ConnectionLimits
+from trunkline.tcp.limits import Admission, ConnectionLimits, RefusalReason
 from trunkline.tcp.tcp_info import address_text
 from trunkline.wire import Framer
 from trunkline.wire.proxy_protocol import V2_LIMIT_BYTES, ProxyHeader
 
-__all__ = ["HANDSHAKE_FAILED", "Intake"]
+__all__ = ["Intake"]
 
-HANDSHAKE_FAILED = "handshake_failed"
-"""Why a peer is refused whose TLS handshake or PROXY header went wrong, or took too long."""
 _HANDSHAKE_TIMEOUT = 10.0  # seconds; where the options have none
 _PEEK_BYTES = V2_LIMIT_BYTES + 16
 
@@ -100,12 +98,12 @@ class Intake:
                 ssl_handshake_timeout=self._handshake_timeout if self._context is not None else None,
             )
         except (OSError, ProtocolError):
-            refusal = HANDSHAKE_FAILED
+            refusal = RefusalReason.HANDSHAKE_FAILED
         finally:
             if connection is None or connection.was_never_up:
                 sock.close()
                 self._admission.release(host, established=False)
-                self._on_refused(refusal or HANDSHAKE_FAILED)
+                self._on_refused(refusal or RefusalReason.HANDSHAKE_FAILED)
 
     async def _read_proxy_header(self, sock: socket.socket) -> tuple[str, int] | None:
         """Whose connection a proxy passes on; exactly the header is taken from the socket, since TLS may follow."""

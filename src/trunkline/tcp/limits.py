@@ -30,6 +30,10 @@ class RefusalReason:
     """Its address has as many connections as one may have."""
     RATE_LIMIT: Final = "rate_limit"
     """Too many came in too short a time."""
+    DESCRIPTORS_LIMIT: Final = "descriptors_limit"
+    """The process, or the system, has no descriptor left."""
+    HANDSHAKE_FAILED: Final = "handshake_failed"
+    """Its TLS handshake or its proxy's header went wrong, or took too long."""
 
 
 class ConnectionLimits(msgspec.Struct, frozen=True, kw_only=True):
@@ -42,7 +46,7 @@ class ConnectionLimits(msgspec.Struct, frozen=True, kw_only=True):
         UsageError: a count is less than 1, a rate is not more than 0, or a network is none.
     """
 
-    connections: int = 10_000
+    connections: int = 20_000
     """Connections at once, all together."""
     per_address: int | None = None
     """Connections at once from one address; None for no such limit. There is none by default, because a whole fleet

@@ -9,12 +9,13 @@ from typing import Any
 
 from trunkline.errors import ConnectionClosed, Overloaded
 from trunkline.reactor import Reactor, Timer
-from trunkline.tcp.acceptor import Acceptor, bind_tcp, bind_unix
+from trunkline.tcp.acceptor import Acceptor
+from trunkline.tcp.binding import bind_tcp, bind_unix
 from trunkline.tcp.blueprint import Blueprint, Callback, Callbacks
 from trunkline.tcp.budget import OutboundBudget
 from trunkline.tcp.connection import TcpConnection
 from trunkline.tcp.intake import Intake
-from trunkline.tcp.limits import ConnectionLimits
+from trunkline.tcp.limits import ConnectionLimits, RefusalReason
 from trunkline.tcp.options import CloseReason, ConnectionOptions
 from trunkline.tcp.tcp_info import address_text
 from trunkline.tcp.tls import ServerTls, TlsReloader
@@ -165,7 +166,7 @@ class TcpServer:
 
     def _shed(self, count: int) -> None:
         for _ in range(count):
-            self._refuse("descriptors_limit")
+            self._refuse(RefusalReason.DESCRIPTORS_LIMIT)
 
     def _refuse(self, reason: str) -> None:
         self.refused[reason] += 1

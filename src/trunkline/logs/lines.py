@@ -6,11 +6,10 @@ or, shorter, through `event`.
 
 import json
 import logging
-import sys
 import time
-from typing import Any, TextIO
+from typing import Any
 
-__all__ = ["JsonFormatter", "KeyValueFormatter", "event", "start_logging"]
+__all__ = ["JsonFormatter", "KeyValueFormatter", "event"]
 
 
 def event(logger: logging.Logger, level: int, text: str, /, **facts: object) -> None:
@@ -68,11 +67,3 @@ class JsonFormatter(logging.Formatter):
         if record.exc_info:
             line["exception"] = self.formatException(record.exc_info)
         return json.dumps(line, default=str)
-
-
-def start_logging(level: str = "INFO", *, as_json: bool = False, stream: TextIO | None = None) -> None:
-    """Sends the log of Trunkline, and warnings of all else, to `stream` (standard error by default)."""
-    handler = logging.StreamHandler(stream or sys.stderr)
-    handler.setFormatter(JsonFormatter() if as_json else KeyValueFormatter())
-    logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
-    logging.getLogger("trunkline").setLevel(level)
