@@ -5,7 +5,7 @@ import socket
 import time
 
 from trunkline.reactor import Reactor
-from trunkline.tcp import CloseReason, TcpConnection, ConnectionOptions, TcpServer, bind
+from trunkline.tcp import CloseReason, ConnectionOptions, TcpConnection, TcpServer, bind
 from trunkline.wire import LineFramer
 
 WAIT = 15.0

@@ -25,7 +25,13 @@ class OutboundBudget:
         """Counts bytes that wait, or with a negative size that wait no longer."""
         with self.changed:
             self.used_bytes += size
-            if size < 0 and self.waiting:
+        if size < 0:
+            self.wake()
+
+    def wake(self) -> None:
+        """Has the threads that wait look whether there is room."""
+        if self.waiting:
+            with self.changed:
                 self.changed.notify_all()
 
 

@@ -11,7 +11,7 @@ from trunkline.reactor import Reactor, Timer
 from trunkline.tcp.backoff import FullJitter
 from trunkline.tcp.blueprint import Blueprint, Callback, Callbacks
 from trunkline.tcp.budget import OutboundBudget
-from trunkline.tcp.connection import TcpConnection
+from trunkline.tcp.connection import TcpConnection, new_connection
 from trunkline.tcp.options import CloseReason, ConnectionOptions
 from trunkline.tcp.server import CHECK_INTERVAL
 from trunkline.tcp.tls import ClientTls
@@ -153,7 +153,7 @@ class TcpClient:
         """
         self._start_checks()
         loop, host = self._reactor.loop, self._address[0]
-        connection = TcpConnection(self._blueprint, self._new_framer())
+        connection = new_connection(self._blueprint, self._new_framer())
         ready = self._ready[connection.id] = loop.create_future()
         try:
             async with asyncio.timeout(self._connect_timeout):

@@ -5,7 +5,7 @@ import itertools
 from collections.abc import Callable
 from typing import Any, cast
 
-from trunkline.errors import PeerTimeout, ProtocolError
+from trunkline.errors import PeerTimeout, ProtocolError, UsageError
 from trunkline.tcp.blueprint import Blueprint
 from trunkline.tcp.deadlines import NEVER
 from trunkline.tcp.inbound import CLOSED, Inbound
@@ -13,9 +13,9 @@ from trunkline.tcp.options import CloseReason
 from trunkline.tcp.outbound import AT_ONCE
 from trunkline.tcp.tcp_info import TcpInfo, address_text, tcp_info
 from trunkline.tcp.tls import TlsInfo, tls_info
-from trunkline.wire import Framer, Session
+from trunkline.wire import Codec, Framer, Session
 
-__all__ = ["TcpConnection"]
+__all__ = ["TcpConnection", "new_connection"]
 
 _ids = itertools.count(1)
 
@@ -58,9 +58,6 @@ class TcpConnection(Inbound):
         self._session = framer if isinstance(framer, Session) else None
         if self._session is not None:
             self._receive = self._receive_session
-        if blueprint.codec is not None:
-            codec, receive = blueprint.codec, self._receive
-            self._receive = lambda data: self._decoded(codec, receive(data))
         self._farewell: Callable[[TcpConnection], object] | None = None
         self._announced = False
         self._deadlines = blueprint.deadlines(self._session)
@@ -93,6 +90,7 @@ class TcpConnection(Inbound):
         """The peer has said who it is: the handshake deadline no longer applies. A session calls it by itself."""
         if not self._established:
             self._established = True
+            self._due = 0.0  # a heartbeat may be due before the handshake's end would have been
             self._blueprint.owner.connection_established(self)
 
     def shutdown(self) -> None:
@@ -115,17 +113,20 @@ class TcpConnection(Inbound):
         Args:
             reason: a word for the statistics; a session tells it to its peer.
         """
-        if self._in_thread(self.close, reason) and self.is_open:
-            if self._farewell is not None:
-                self._blueprint.reactor.run_guarded(self._farewell, self)
+        if not self._in_thread(self.close, reason):
+            return
+        if self.is_open:
+            farewell, self._farewell = self._farewell, None
+            if farewell is not None:
+                self._blueprint.reactor.run_guarded(farewell, self)
             self._write_all()
             if self._session is not None:
                 self._session.close(reason)
                 self._write_output()
             self._ending(reason)
+        if self._transport is not None:
             self._hold(CLOSED)
-            if self._transport is not None:
-                self._transport.close()
+            self._transport.close()
 
     def finish(self, reason: str, farewell: Callable[["TcpConnection"], object] | None = None) -> None:
         """Takes nothing more from the peer, and closes as soon as all that has come is handled and answered.
@@ -143,6 +144,7 @@ class TcpConnection(Inbound):
         if self._in_thread(self.abort, reason) and self._transport is not None:
             if self.close_reason is None:
                 self._ending(reason)
+            self._give_up_unsent()
             self._hold(CLOSED)
             self._transport.abort()
 
@@ -193,8 +195,10 @@ class TcpConnection(Inbound):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """The event loop's: the connection is up."""
         self._transport = cast(asyncio.Transport, transport)
-        # With no room, the transport says at once when it could not hand over all, and nothing when it could.
-        self._transport.set_write_buffer_limits(high=0)
+        # With no room, the transport says at once when it could not hand over all, and nothing when it could. Those
+        # of TLS, which can't end one direction, take 0 for always full.
+        self._transport.set_write_buffer_limits(high=0 if self._transport.can_write_eof() else 1, low=0)
+        self._heard_at = self._said_at = self._beat_at = self._blueprint.reactor.now()
         self.peer = self.peer or address_text(transport.get_extra_info("peername"))
         self._blueprint.owner.connection_made(self)
         if self._session is None:
@@ -211,6 +215,8 @@ class TcpConnection(Inbound):
         self._transport = None
         self._holds |= CLOSED
         self._flowing = False
+        if self._debt is not None:
+            self._debt.cancel()
         self._give_up_unsent()
         self._receive = (
             self.framer.receive
@@ -233,6 +239,7 @@ class TcpConnection(Inbound):
                 self.fail(error)
 
     def _broken(self, error: ProtocolError) -> None:
+        self._hold(CLOSED)  # so it is told once
         self._tell(self._blueprint.callbacks.on_error, error)
         self.close(CloseReason.BAD_FRAME)
 
@@ -309,7 +316,10 @@ class TcpConnection(Inbound):
             self._session.ping()
             self._write_output()
         elif message is not None and not self._backlog:  # to one that does not read, the next beat comes soon enough
-            self.send(message)
+            try:
+                TcpConnection.send(self, message)  # as it is, past any codec
+            except UsageError as error:
+                self.fail(error)
 
     def forgive(self, now: float) -> None:
         """The reactor was held up: what the peer sent meanwhile has not been read, so its silence is not its own."""
@@ -322,3 +332,26 @@ class TcpConnection(Inbound):
             self._taken_bytes, self._unread_at = taken, now
         elif now - self._unread_at > self._blueprint.options.unread_timeout:
             self.abort(CloseReason.OVER_BUDGET)
+
+
+class _CodedConnection(TcpConnection):
+    """A connection between whose framer and user there is a codec."""
+
+    __slots__ = ("_encode",)
+
+    def __init__(self, blueprint: Blueprint, framer: Framer, peer: str, codec: Codec[Any]) -> None:
+        super().__init__(blueprint, framer, peer)
+        receive = self._receive
+        self._receive = lambda data: self._decoded(codec, receive(data))
+        self._encode = codec.encode
+
+    def send(self, message: Any) -> None:
+        """Sends one message, encoded. See `Outbound.send`."""
+        super().send(self._encode(message))
+
+
+def new_connection(blueprint: Blueprint, framer: Framer, peer: str = "") -> TcpConnection:
+    """A connection as the blueprint has it, with its codec if there is one. See `TcpConnection`."""
+    if blueprint.codec is None:
+        return TcpConnection(blueprint, framer, peer)
+    return _CodedConnection(blueprint, framer, peer, blueprint.codec)

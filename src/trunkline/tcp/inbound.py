@@ -10,14 +10,13 @@ from trunkline.errors import BadFrame, ConnectionClosed, ProtocolError
 from trunkline.tcp.blueprint import Blueprint
 from trunkline.tcp.limits import TokenBucket
 from trunkline.tcp.options import CloseReason
-from trunkline.tcp.outbound import AT_ONCE, Outbound
+from trunkline.tcp.outbound import AT_ONCE, IN_PASS, Outbound
 from trunkline.wire import Codec, Framer
 
 __all__ = ["CLOSED", "Inbound"]
 
 _GLANCE = 16  # messages between two looks at the clock
 _TURN_SECONDS = 0.002  # for which one connection may have the reactor before the others have their turns
-_PASS_BYTES = 65_536  # that may be sent in a pass before anybody looks
 _BURST_SECONDS = 2.0
 
 # Why messages are not handed over as they come. All but the last two also stop the reading.
@@ -35,8 +34,8 @@ class Inbound(Outbound):
     """Messages in."""
 
     __slots__ = (
-        "_buckets", "_ends_with", "_flowing", "_held", "_holds", "_on_message", "_reading_paused",
-        "_receive", "_retained", "_turn", "_waiter", "received", "received_bytes",
+        "_buckets", "_debt", "_ends_with", "_flowing", "_held", "_holds", "_iterating", "_on_message",
+        "_reading_paused", "_receive", "_retained", "_turn", "_waiter", "received", "received_bytes",
     )  # fmt: skip
 
     def __init__(self, blueprint: Blueprint, framer: Framer) -> None:
@@ -49,7 +48,9 @@ class Inbound(Outbound):
         self._flowing = not self._holds
         self._turn: asyncio.Handle | None = None
         self._waiter: asyncio.Future[None] | None = None
+        self._iterating = False  # whether the user works on a message that `receive` has returned
         self._retained = 0
+        self._debt: asyncio.TimerHandle | None = None  # when what came over the rate is paid for
         self._ends_with: str | None = None  # why to close when all that has come is handled
         self._reading_paused = False
         self._receive: Callable[[bytes], list[Any]] = framer.receive
@@ -72,7 +73,11 @@ class Inbound(Outbound):
     def data_received(self, data: bytes) -> None:
         """The event loop's: bytes came."""
         self.received_bytes += len(data)
-        messages = self._receive(data)
+        try:
+            messages = self._receive(data)
+        except Exception as error:  # of a framer, a codec or a judge of hellos that is the user's
+            self.fail(error)
+            return
         self.received += len(messages)
         if not self._flowing or self._held or self._buckets is not None:
             self._hold_messages(messages, len(data))
@@ -83,7 +88,7 @@ class Inbound(Outbound):
             # The common case: a few messages, and nothing in their way.
             rest = iter(messages)
             on_message = self._on_message
-            self._room = _PASS_BYTES
+            self._room = IN_PASS
             try:
                 for message in rest:
                     on_message(self, message)  # type: ignore[misc]  # it flows only where there is a callback
@@ -103,7 +108,8 @@ class Inbound(Outbound):
         """The event loop's: the peer sends no more. What is in the works is still answered."""
         self._ends_with = self._ends_with or CloseReason.PEER_CLOSED
         self._after_turn()
-        return True  # what is still to be answered keeps the way out open; else it is closed by now
+        # What is still to be answered keeps the way out open; else it is closed by now. TLS has no half-closed streams.
+        return self._transport is not None and self._transport.can_write_eof()
 
     # Turns.
 
@@ -116,7 +122,7 @@ class Inbound(Outbound):
                 # What has come already is handed over; what comes next has to wait.
                 self._take_turn()
                 self._hold(_RATE)
-                self._blueprint.reactor.loop.call_later(wait, self._unhold, _RATE)
+                self._debt = self._blueprint.reactor.loop.call_later(wait, self._unhold, _RATE)
                 return
         self._take_turn()
 
@@ -133,7 +139,7 @@ class Inbound(Outbound):
         now, on_message = self._blueprint.reactor.now, self._on_message
         rest = iter(messages)
         until = now() + _TURN_SECONDS
-        self._room = _PASS_BYTES
+        self._room = IN_PASS
         try:
             for _ in range(0, len(messages), _GLANCE):
                 for message in itertools.islice(rest, _GLANCE):
@@ -151,17 +157,18 @@ class Inbound(Outbound):
         self._held[:0] = list(rest)[::-1]
 
     def _after_turn(self) -> None:
+        if self._room != AT_ONCE:  # called by a handler: the messages at hand come first
+            self._blueprint.reactor.loop.call_soon(self._after_turn)
+            return
         if self._holds & CLOSED and not self._holds & _ITERATED:
             self._held.clear()
-        if not self._held and self.close_reason is None and self.framer.error is not None:
-            self._broken(self.framer.error)
-        self._close_if_done()
+        if not (self._held or self._holds & CLOSED):
+            if self.framer.error is not None:
+                self._broken(self.framer.error)
+            elif self._ends_with is not None and not (self._retained or self._iterating):
+                self.close(self._ends_with)
         self._wake()
         self._pace()
-
-    def _close_if_done(self) -> None:
-        if self._ends_with is not None and not (self._retained or self._held or self._holds & _ITERATED):
-            self.close(self._ends_with)
 
     def _hold(self, why: int) -> None:
         self._holds |= why
@@ -205,7 +212,8 @@ class Inbound(Outbound):
         self._retained -= 1
         if self._holds & _RETAINED:
             self._unhold(_RETAINED)
-        self._close_if_done()
+        if self._ends_with is not None:
+            self._after_turn()
 
     def pause_reading(self) -> None:
         """Takes no more from the peer until `resume_reading`; what has been cut out already waits too."""
@@ -221,15 +229,18 @@ class Inbound(Outbound):
         Raises:
             ConnectionClosed: there is no further one: the connection is closed, or the peer has ended its side.
         """
+        self._iterating = False
         while not self._held:
-            if self._ends_with is not None:
-                self.close(self._ends_with)
-            if self.close_reason is not None:
-                raise ConnectionClosed(self.close_reason)
+            self._after_turn()  # the last message before an end or a breach may just have been worked on
+            if self._holds & CLOSED:
+                raise ConnectionClosed(self.close_reason or CloseReason.CLOSED)
             self._waiter = self._blueprint.reactor.loop.create_future()
             await self._waiter
+        self._iterating = True
         message = self._held.pop()
         self._pace()
+        if not self._held and self.framer.error is not None:
+            self._blueprint.reactor.loop.call_soon(self._after_turn)  # an answer that is sent at once comes first
         return message
 
     def __aiter__(self) -> Self:

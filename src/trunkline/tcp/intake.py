@@ -8,7 +8,7 @@ from typing import Any
 
 from trunkline.errors import BadFrame, ProtocolError
 from trunkline.tcp.blueprint import Blueprint
-from trunkline.tcp.connection import TcpConnection
+from trunkline.tcp.connection import TcpConnection, new_connection
 from trunkline.tcp.limits import Admission, ConnectionLimits, RefusalReason
 from trunkline.tcp.tcp_info import address_text
 from trunkline.wire import Framer
@@ -69,6 +69,7 @@ class Intake:
 
     async def stop(self) -> None:
         """Gives up the handshakes that are under way."""
+        await asyncio.sleep(0)  # a task that is cancelled before it has begun would not close its socket
         for task in self._opening:
             task.cancel()
         if self._opening:
@@ -88,7 +89,7 @@ class Intake:
                         if refusal is not None:
                             return
                         host, peer = source[0], address_text(source)
-            connection = TcpConnection(self._blueprint, self._new_framer(), peer)
+            connection = new_connection(self._blueprint, self._new_framer(), peer)
             connection.host = host
             made = connection
             await self._blueprint.reactor.loop.connect_accepted_socket(
@@ -99,6 +100,8 @@ class Intake:
             )
         except (OSError, ProtocolError):
             refusal = RefusalReason.HANDSHAKE_FAILED
+        except Exception as error:  # the user's new_framer raised
+            self._blueprint.reactor.report(error, "new_framer")
         finally:
             if connection is None or connection.was_never_up:
                 sock.close()

@@ -10,10 +10,13 @@ from trunkline.tcp.blueprint import Blueprint
 from trunkline.tcp.options import CloseReason
 from trunkline.wire import Framer
 
-__all__ = ["AT_ONCE", "Outbound"]
+__all__ = ["AT_ONCE", "IN_PASS", "Outbound"]
 
-AT_ONCE = -1
-"""No room: every message is looked at when it is sent."""
+AT_ONCE = 0
+"""No room: each message is written when it is sent, or waits for the transport."""
+IN_PASS = 256
+"""How many messages may be sent while messages are handled, before anybody looks at them."""
+_SMALL_BYTES = 4096
 
 
 class Outbound(asyncio.Protocol):
@@ -24,8 +27,9 @@ class Outbound(asyncio.Protocol):
     """
 
     __slots__ = (
-        "_backlog", "_blueprint", "_charged", "_drained", "_handed", "_out", "_over_high", "_posted", "_posted_bytes",
-        "_room", "_thread_id", "_transport", "_unsent", "close_reason", "dropped", "framer", "sent", "sent_bytes",
+        "_backlog", "_blueprint", "_charged", "_counted", "_drained", "_handed", "_out", "_over_high", "_posted_bytes",
+        "_room", "_rung", "_thread_id", "_transport", "_unsent", "close_reason", "dropped", "framer", "sent",
+        "sent_bytes",
     )  # fmt: skip
 
     framer: Framer
@@ -37,15 +41,17 @@ class Outbound(asyncio.Protocol):
         self._blueprint = blueprint
         self._thread_id = blueprint.reactor.thread_id
         self._transport: asyncio.Transport | None = None
+        # Any thread may append here. Only the reactor takes from it, and never by another list in its place.
         self._out: list[bytes] = []
-        self._unsent = 0  # bytes in _out, before they are framed
-        self._room = AT_ONCE  # bytes that _out may hold before anybody looks; more than none in a pass only
+        self._counted = 0  # how many of them are counted in _unsent
+        self._unsent = 0  # their bytes, before they are framed
+        self._room = AT_ONCE  # how many messages _out may hold before anybody looks; more than none in a pass only
         self._backlog = False  # whether the transport still holds bytes
         self._handed = 0  # how many at most, then
         self._over_high = False
         self._charged = 0  # what the budget has been told of
-        self._posted: list[bytes] | None = None  # from other threads
-        self._posted_bytes = 0
+        self._posted_bytes = 0  # what other threads have sent since the reactor last looked
+        self._rung = False  # whether it has been told to look
         self._drained: asyncio.Future[None] | None = None
 
     @abc.abstractmethod
@@ -71,38 +77,44 @@ class Outbound(asyncio.Protocol):
                 waited for room in vain. Nothing was sent.
             UsageError: the framer can't frame the message; nothing was sent.
         """
+        out = self._out
+        if len(out) < self._room and len(message) <= _SMALL_BYTES:
+            out.append(message)
+            if not self._room:  # the pass came to its end in between: this is another thread
+                self._ring()
+            return
+        self._send_at_once(message)
+
+    def _send_at_once(self, message: bytes) -> None:
         if get_ident() != self._thread_id:
             self._post(message)
             return
-        self._out.append(message)
-        self._unsent = unsent = self._unsent + len(message)
-        if unsent > self._room:
-            self._press(message)
-
-    def _press(self, message: bytes) -> None:
-        """A message was put into `_out` that does not just stay there until the pass is over."""
         if self._transport is None or self.close_reason is not None:
-            self._out.clear()
-            self._unsent = 0
             raise ConnectionClosed(self.close_reason or CloseReason.CLOSED)
-        if not self._backlog:
-            self._flush()
-            return
-        excess = self._excess()
-        if excess > 0:
-            overflow = self._blueprint.options.overflow
-            if overflow in ("raise", "wait"):
-                self._out.pop()
-                self._unsent -= len(message)
+        overflow = self._blueprint.options.overflow
+        if self._backlog and overflow in ("raise", "wait"):
+            self._count()
+            if self._excess(len(message)) > 0:
                 raise Overloaded(f"{self._unsent + self._handed} bytes are unsent already; await drain() first")
-            self._overflow(excess)
-        self._settle()
+        self._out.append(message)
+        self._flush()
 
-    def _excess(self) -> int:
-        """Bytes over the connection's limit or the budget's."""
-        unsent, budget = self._unsent + self._handed, self._blueprint.budget
+    def _count(self) -> None:
+        """Counts what has been put into `_out` since the last count."""
+        fresh = self._out[self._counted :]
+        self._counted += len(fresh)
+        self._unsent += sum(map(len, fresh))
+
+    def _take(self, count: int) -> None:
+        """The first messages have been taken out of `_out`, and written or given up."""
+        del self._out[:count]
+        self._counted = self._unsent = 0
+
+    def _excess(self, more: int = 0) -> int:
+        """Bytes over the connection's limit or the budget's, with so many more."""
+        unsent, budget = self._unsent + self._handed + more, self._blueprint.budget
         return max(
-            unsent + self._posted_bytes - self._blueprint.options.unsent_limit_bytes,
+            unsent - self._blueprint.options.unsent_limit_bytes,
             budget.used_bytes + unsent - self._charged - budget.limit_bytes,
         )
 
@@ -116,33 +128,35 @@ class Outbound(asyncio.Protocol):
         while size < excess and count < len(out):
             size += len(out[count])
             count += 1
-        del out[:count]
+        self._counted -= count
         self._unsent -= size
+        del out[:count]
         self.dropped += count
 
     def _flush(self) -> None:
         """Frames what was sent and hands it to the transport, if that has room."""
-        out = self._out
         if self._backlog:
+            self._count()
             excess = self._excess()
-            if excess > 0:
+            if excess > 0 and self._out:  # what the transport has already was within the limit, or was all there was
                 self._overflow(excess)
             self._settle()
             return
-        transport, framer = self._transport, self.framer
-        if transport is None:
-            out.clear()
-            self._unsent = 0
+        out, framer, transport = self._out, self.framer, self._transport
+        count = len(out)
+        if transport is None or not count:
+            self._take(count)
             return
         try:
-            data = framer.encode(out[0]) if len(out) == 1 else framer.encode_all(out)
+            # Of a copy: other threads may append meanwhile.
+            data = framer.encode(out[0]) if count == 1 else framer.encode_all(out[:count])
         except Exception:
-            self._flush_good()
+            self._flush_good(count)
             raise
-        self.sent += len(out)
+        self.sent += count
         self.sent_bytes += len(data)
-        out.clear()
-        self._unsent = 0
+        del out[:count]
+        self._counted = self._unsent = 0
         transport.write(data)
         if self._backlog:  # which is told from within the write
             self._handed = len(data)  # type: ignore[unreachable]
@@ -150,32 +164,29 @@ class Outbound(asyncio.Protocol):
         elif self._blueprint.callbacks.on_write_complete is not None:
             self._write_complete()
 
-    def _flush_good(self) -> None:
+    def _flush_good(self, count: int) -> None:
         """One of the messages can't be framed: writes those before it, and forgets it and what comes behind it."""
-        out, self._out = self._out, []
-        self._unsent = 0
         frames = []
-        for message in out:
+        for message in self._out[:count]:
             try:
                 frames.append(self.framer.encode(message))
             except Exception:
                 break
+        self._take(count)
         self.sent += len(frames)
         self._write(b"".join(frames))
 
     def _write_all(self) -> None:
         """Hands all that waits to the transport, however full it is: the connection is about to close."""
-        if self._out:
-            messages = self._out.copy()
+        if count := len(self._out):
             try:
-                data = self.framer.encode_all(messages)
+                data = self.framer.encode_all(self._out[:count])
             except Exception as error:
                 self._blueprint.reactor.report(error, "send")
-                self._flush_good()
+                self._flush_good(count)
             else:
-                self._out.clear()
-                self._unsent = 0
-                self.sent += len(messages)
+                self._take(count)
+                self.sent += count
                 self._write(data)
 
     def _write(self, data: bytes) -> None:
@@ -190,48 +201,58 @@ class Outbound(asyncio.Protocol):
     # From other threads.
 
     def _post(self, message: bytes) -> None:
-        budget, options, size = self._blueprint.budget, self._blueprint.options, len(message)
+        if self.close_reason is not None or self._transport is None:
+            raise ConnectionClosed(self.close_reason or CloseReason.CLOSED)
+        size = len(message)
+        if self._full(size):
+            self._wait_for_room(size)
+        # Without a lock, for which threads would queue at each message. Should two of them count at once, the count
+        # is short by one message, and only until the reactor looks and begins it anew.
+        self._posted_bytes += size
+        self._out.append(message)
+        if not self._rung:
+            self._ring()
+
+    def _wait_for_room(self, size: int) -> None:
+        budget, options = self._blueprint.budget, self._blueprint.options
         with budget.changed:
-            if self.close_reason is not None or self._transport is None:
-                raise ConnectionClosed(self.close_reason or CloseReason.CLOSED)
-            if self._full(size) and options.overflow in ("raise", "wait"):
-                if options.overflow == "wait":
-                    budget.waiting += 1
-                    budget.changed.wait_for(lambda: not self._full(size), options.send_timeout)
-                    budget.waiting -= 1
-                    if self.close_reason is not None:
-                        raise ConnectionClosed(self.close_reason)
-                if self._full(size):
-                    raise Overloaded(f"{self._posted_bytes + self._unsent + self._handed} bytes are unsent already")
-            budget.used_bytes += size
-            self._posted_bytes += size
-            if self._posted is not None:
-                self._posted.append(message)
-                return  # the reactor has been woken for it
-            self._posted = [message]
-        self._blueprint.reactor.call(self._take_posted)
+            if options.overflow != "raise":
+                budget.waiting += 1
+                budget.changed.wait_for(lambda: not self._full(size), options.send_timeout)
+                budget.waiting -= 1
+                if self.close_reason is not None:
+                    raise ConnectionClosed(self.close_reason)
+            if self._full(size):
+                raise Overloaded(f"{self.unsent_bytes} bytes are unsent already")
+
+    def _ring(self) -> None:
+        """Tells the reactor that something was sent. Once for all that comes before it looks."""
+        if not self._rung:
+            self._rung = True
+            self._blueprint.reactor.call(self._look)
 
     def _full(self, size: int) -> bool:
-        budget = self._blueprint.budget
-        unsent = self._posted_bytes + self._unsent + self._handed
-        over = unsent + size > self._blueprint.options.unsent_limit_bytes or (
-            budget.used_bytes + size > budget.limit_bytes
-        )
+        budget, options, unsent = self._blueprint.budget, self._blueprint.options, self._posted_bytes
+        over_budget = False
+        if options.overflow in ("raise", "wait"):  # else the reactor says what becomes of it, once it has come so far
+            over_budget = budget.used_bytes + size > budget.limit_bytes
+            if self._backlog:  # else what a pass sends is about to be written, and nobody would tell that it was
+                unsent += self._unsent + self._handed
+        over = over_budget or unsent + size > options.unsent_limit_bytes
         return over and unsent > 0 and self.close_reason is None  # one message more than nothing always has room
 
-    def _take_posted(self) -> None:
-        budget = self._blueprint.budget
-        with budget.changed:
-            posted, self._posted = self._posted, None
-            size, self._posted_bytes = self._posted_bytes, 0
-        budget.charge(-size)
-        if self.close_reason is None and posted:
-            self._out += posted
-            self._unsent += size
+    def _look(self) -> None:
+        """Other threads have sent."""
+        self._rung = False  # before anything is taken: who sends from now on rings again
+        self._posted_bytes = 0
+        if self.close_reason is not None:
+            self._take(len(self._out))
+        else:
             try:
                 self._flush()
             except Exception as error:
                 self.fail(error)
+        self._blueprint.budget.wake()
 
     @abc.abstractmethod
     def fail(self, error: BaseException) -> None:
@@ -247,14 +268,14 @@ class Outbound(asyncio.Protocol):
         """The event loop's: the transport holds nothing any more."""
         self._backlog = False
         self._handed = 0
-        if self._out:
+        if not self._out:
+            self._write_complete()
+        else:
             try:
                 self._flush()
             except Exception as error:
                 self.fail(error)
         self._settle()
-        if not self._backlog:
-            self._write_complete()
 
     def _settle(self) -> None:
         """Tells the budget and the watchers of the marks what is unsent now."""
@@ -275,10 +296,14 @@ class Outbound(asyncio.Protocol):
                 self._drained.set_result(None)
 
     def _write_complete(self) -> None:
+        if self._blueprint.callbacks.on_write_complete is not None and self._transport is not None:
+            # Not from within the write: a handler that sends the next piece would come back here without end.
+            self._blueprint.reactor.loop.call_soon(self._tell_written)
+
+    def _tell_written(self) -> None:
         callback: Callable[..., object] | None = self._blueprint.callbacks.on_write_complete
         if callback is not None and self._transport is not None:
-            # Not from within the write: a handler that sends the next piece would come back here without end.
-            self._blueprint.reactor.loop.call_soon(self._blueprint.reactor.run_guarded, callback, self)
+            self._blueprint.reactor.run_guarded(callback, self)
 
     @property
     def unsent_bytes(self) -> int:
@@ -300,14 +325,11 @@ class Outbound(asyncio.Protocol):
 
     def _give_up_unsent(self) -> None:
         """The connection is down: what waited is lost, and who waited is told."""
-        self._out.clear()
-        self._unsent = self._handed = 0
+        self._take(len(self._out))
+        self._handed = 0
         if self._charged:
             self._blueprint.budget.charge(-self._charged)
             self._charged = 0
-        budget = self._blueprint.budget
-        if budget.waiting:
-            with budget.changed:
-                budget.changed.notify_all()
+        self._blueprint.budget.wake()
         if self._drained is not None and not self._drained.done():
             self._drained.set_result(None)

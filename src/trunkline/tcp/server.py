@@ -205,8 +205,8 @@ class TcpServer:
     def broadcast(self, message: Any, to: Callable[[TcpConnection], bool] | None = None) -> None:
         """Sends one message to all connections. Any thread.
 
-        A connection that is full by its own options does not keep it from the others: the message is dropped there,
-        and counted in its ``dropped``.
+        It goes to those that are established. A connection that is full by its own options does not keep it from the
+        others: the message is dropped there, and counted in its ``dropped``.
 
         Args:
             message: the message.
@@ -216,7 +216,7 @@ class TcpServer:
             self._reactor.call(self.broadcast, message, to)
             return
         for connection in list(self.connections.values()):
-            if connection.is_open and (to is None or to(connection)):
+            if connection.is_open and connection.is_established and (to is None or to(connection)):
                 try:
                     connection.send(message)
                 except (Overloaded, ConnectionClosed):
