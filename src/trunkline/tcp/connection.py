@@ -252,6 +252,9 @@ class TcpConnection(Inbound):
             self._write_output()
         if not self._announced or session.peer_reason is not None:
             self._session_moved()
+        if session.has_more:
+            self._more = True
+            self._blueprint.reactor.loop.call_soon(self._pace)  # when these messages have been handled
         return messages
 
     def _session_moved(self) -> None:

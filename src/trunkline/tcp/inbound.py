@@ -34,7 +34,7 @@ class Inbound(Outbound):
     """Messages in."""
 
     __slots__ = (
-        "_buckets", "_debt", "_ends_with", "_flowing", "_held", "_holds", "_iterating", "_on_message",
+        "_buckets", "_debt", "_ends_with", "_flowing", "_held", "_holds", "_iterating", "_more", "_on_message",
         "_reading_paused", "_receive", "_retained", "_turn", "_waiter", "received", "received_bytes",
     )  # fmt: skip
 
@@ -50,6 +50,7 @@ class Inbound(Outbound):
         self._waiter: asyncio.Future[None] | None = None
         self._iterating = False  # whether the user works on a message that `receive` has returned
         self._retained = 0
+        self._more = False  # whether the session has more messages in what came already
         self._debt: asyncio.TimerHandle | None = None  # when what came over the rate is paid for
         self._ends_with: str | None = None  # why to close when all that has come is handled
         self._reading_paused = False
@@ -126,6 +127,14 @@ class Inbound(Outbound):
                 return
         self._take_turn()
 
+    def _receive_more(self) -> None:
+        """Takes more messages out of what came before."""
+        self._turn = None
+        self._more = False
+        if not self._holds & CLOSED:
+            self.data_received(b"")
+            self._after_turn()
+
     def _take_turn(self) -> None:
         """Hands over messages that wait."""
         self._turn = None
@@ -162,7 +171,7 @@ class Inbound(Outbound):
             return
         if self._holds & CLOSED and not self._holds & _ITERATED:
             self._held.clear()
-        if not (self._held or self._holds & CLOSED):
+        if not (self._held or self._more or self._holds & CLOSED):
             if self.framer.error is not None:
                 self._broken(self.framer.error)
             elif self._ends_with is not None and not (self._retained or self._iterating):
@@ -188,7 +197,9 @@ class Inbound(Outbound):
         transport = self._transport
         if self._held and self._flowing and self._turn is None:
             self._turn = self._blueprint.reactor.loop.call_soon(self._take_turn)
-        pause = bool(self._held or self._holds & _READING_STOPS or self._ends_with)
+        if self._more and self._turn is None and not (self._held or self._holds & (_READING_STOPS | CLOSED)):
+            self._turn = self._blueprint.reactor.loop.call_soon(self._receive_more)
+        pause = bool(self._held or self._more or self._holds & _READING_STOPS or self._ends_with)
         if pause != self._reading_paused and transport is not None and not transport.is_closing():
             self._reading_paused = pause
             if pause:

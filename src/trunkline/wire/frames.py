@@ -9,7 +9,7 @@ from msgspec import Meta
 
 from trunkline.errors import BadFrame, FrameTooLarge, ProtocolError, UsageError
 from trunkline.wire.compression import PackedMessages, is_available
-from trunkline.wire.session import Session
+from trunkline.wire.session import UNPACKED_BYTES, Session
 
 __all__ = ["Frames", "Hello"]
 
@@ -201,6 +201,7 @@ class Frames(Session):
             data = bytes(rest)
             rest.clear()
         messages: list[bytes] = []
+        self.has_more = False
         try:
             at = self._cut(data, messages)
         except ProtocolError as error:
@@ -218,6 +219,7 @@ class Frames(Session):
         add, unpack, longest = messages.append, _HEAD.unpack_from, self._longest
         size = len(data)
         at, last = 0, size - _HEAD.size
+        room = UNPACKED_BYTES
         self._need = _HEAD.size
         while at <= last:
             length, kind = unpack(data, at)
@@ -233,6 +235,12 @@ class Frames(Session):
                 if self.peer_reason is not None:
                     break
                 longest = self._longest
+                if kind == _DATA_COMPRESSED:
+                    room -= len(messages[-1])
+                    if room < 0 and end < size:
+                        self.has_more = True
+                        at = end
+                        break
             at = end
         return at
 

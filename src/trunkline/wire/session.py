@@ -4,7 +4,10 @@ import abc
 
 from trunkline.wire.framers import Framer
 
-__all__ = ["Session"]
+__all__ = ["UNPACKED_BYTES", "Session"]
+
+UNPACKED_BYTES = 1_048_576
+"""What one call of `receive` decompresses, before it says that it has more: so much, and one message."""
 
 
 class Session(Framer):
@@ -15,6 +18,8 @@ class Session(Framer):
     `encode` returns later, so a stream that is compressed as a whole stays in order. Time never comes in here.
 
     Attributes:
+        has_more: whether what was received holds more messages, which the next call of `receive` gives, with no new
+            bytes if need be. So it is handled piece by piece where few bytes are decompressed to many.
         output: bytes that are to be sent, in order, before any message that is encoded from now on.
         established: whether the peer has said who it is. Messages may be encoded only then.
         peer_reason: why the peer says that it closes; None while it has not said so.
@@ -22,7 +27,7 @@ class Session(Framer):
         judges_silence: whether a peer that is silent for too many intervals is to be taken for dead.
     """
 
-    __slots__ = ("established", "output", "peer_reason")
+    __slots__ = ("established", "has_more", "output", "peer_reason")
 
     always_beats: bool = False
     judges_silence: bool = True
@@ -31,6 +36,7 @@ class Session(Framer):
         super().__init__()
         self.output = bytearray()
         self.established = False
+        self.has_more = False
         self.peer_reason: str | None = None
 
     @abc.abstractmethod

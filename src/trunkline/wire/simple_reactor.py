@@ -7,7 +7,7 @@ from typing import Literal, NoReturn
 
 from trunkline.errors import BadFrame, FrameTooLarge, ProtocolError, UsageError
 from trunkline.wire.compression import ZlibCompressor
-from trunkline.wire.session import Session
+from trunkline.wire.session import UNPACKED_BYTES, Session
 
 __all__ = ["SimpleReactorWire"]
 
@@ -124,7 +124,8 @@ class SimpleReactorWire(Session):
         unpack, longest, compressed = _NUMBER.unpack_from, self._frame_limit, self.compression
         size = len(data)
         at, last = 0, size - 4
-        need = 4
+        need, room = 4, UNPACKED_BYTES
+        self.has_more = False
         while at <= last:
             (length,) = unpack(data, at)
             if length > longest:
@@ -144,6 +145,11 @@ class SimpleReactorWire(Session):
             elif not self._passes_over(payload):
                 return messages
             at = end
+            if compressed:
+                room -= len(payload)
+                if room < 0 and at < size:
+                    self.has_more = True
+                    break
         if at < size:
             rest += data[at:]
             self._need = need
