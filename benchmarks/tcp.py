@@ -250,7 +250,7 @@ def main() -> None:
     parser.add_argument("measures", nargs="*", choices=[*MEASURES, []], default=list(MEASURES))
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    _soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     found = {}
     for name in options.measures:
