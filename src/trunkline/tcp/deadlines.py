@@ -12,7 +12,6 @@ __all__ = ["NEVER", "Deadlines", "Verdict"]
 NEVER = float("inf")
 """The moment, or the time, of what does not apply."""
 _SESSION_HANDSHAKE_TIMEOUT = 10.0
-_SESSION_HEARTBEAT_INTERVAL = 30.0
 
 Verdict = tuple[Literal["beat"] | str | None, float]
 """What is to be done now: nothing, a heartbeat, or to close for a reason of `CloseReason`; and before which moment
@@ -40,7 +39,7 @@ class Deadlines(msgspec.Struct, frozen=True, kw_only=True):
         handshake, interval = options.handshake_timeout, options.heartbeat_interval
         if session is not None:
             handshake = handshake or _SESSION_HANDSHAKE_TIMEOUT
-            interval = interval or _SESSION_HEARTBEAT_INTERVAL
+            interval = interval or session.heartbeat_interval
         return cls(
             handshake=handshake or NEVER,
             idle=options.idle_timeout or NEVER,

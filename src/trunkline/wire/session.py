@@ -24,12 +24,14 @@ class Session(Framer):
         established: whether the peer has said who it is. Messages may be encoded only then.
         peer_reason: why the peer says that it closes; None while it has not said so.
         always_beats: whether `ping` is to be called at each interval; else only when nothing was heard for so long.
+        heartbeat_interval: seconds between two calls of `ping`, where the options do not say otherwise.
         judges_silence: whether a peer that is silent for too many intervals is to be taken for dead.
     """
 
     __slots__ = ("established", "has_more", "output", "peer_reason")
 
     always_beats: bool = False
+    heartbeat_interval: float = 30.0
     judges_silence: bool = True
 
     def __init__(self) -> None:
