@@ -245,6 +245,8 @@ class Inbound(Outbound):
             self._after_turn()  # the last message before an end or a breach may just have been worked on
             if self._holds & CLOSED:
                 raise ConnectionClosed(self.close_reason or CloseReason.CLOSED)
+            if self._ends_with is not None and not self._more:
+                raise ConnectionClosed(self._ends_with)  # the peer has ended its side; what is retained keeps ours open
             self._waiter = self._blueprint.reactor.loop.create_future()
             await self._waiter
         self._iterating = True
