@@ -1,6 +1,5 @@
 """A plain user's echo server, with every bound at its default: python benchmarks/echo_server.py PORT FRAMING."""
 
-import asyncio
 import sys
 
 from trunkline import Reactor, TcpConnection, TcpServer
@@ -19,9 +18,9 @@ def on_message(connection: TcpConnection, message: bytes) -> None:
 
 
 async def main() -> None:
-    server = TcpServer(Reactor(asyncio.get_running_loop()), FRAMERS[sys.argv[2]], on_message)
+    server = TcpServer(Reactor.current(), FRAMERS[sys.argv[2]], on_message)
     await server.listen("127.0.0.1", int(sys.argv[1]))
-    await asyncio.Event().wait()
+    await server.serve()
 
 
 Reactor.run(main)

@@ -6,7 +6,7 @@ import logging
 import threading
 from collections import deque
 from collections.abc import Callable, Coroutine
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 from trunkline.errors import UsageError, WrongThread
 from trunkline.reactor.pollers import new_event_loop
@@ -22,8 +22,7 @@ class Reactor:
     """One event loop and its one thread.
 
     There are three ways to have one: `run` makes a loop and runs it in the calling thread; `ReactorThread` runs one
-    in a thread of its own; and inside an asyncio program that runs already, it is
-    ``Reactor(asyncio.get_running_loop())``.
+    in a thread of its own; and inside an asyncio program that runs already, it is `current`.
 
     Args:
         loop: the loop that it stands on; the calling thread must be the loop's.
@@ -41,6 +40,15 @@ class Reactor:
         self._tasks: set[asyncio.Task[Any]] = set()
         self._calls: deque[tuple[Callable[..., object], tuple[object, ...]]] = deque()
         self._woken = False
+
+    @classmethod
+    def current(cls) -> Self:
+        """A reactor on the loop that runs in the calling thread: for a program that is asyncio's already.
+
+        Raises:
+            RuntimeError: none runs there.
+        """
+        return cls(asyncio.get_running_loop())
 
     @staticmethod
     def run(main: Callable[[], Coroutine[Any, Any, T]], poller: str = "auto") -> T:

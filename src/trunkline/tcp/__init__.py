@@ -13,6 +13,7 @@ from trunkline.tcp.server import TcpServer
 from trunkline.tcp.tcp_info import TcpInfo
 from trunkline.tcp.tls import ClientTls, ServerTls, TlsInfo, TlsReloader
 from trunkline.tcp.udp import UdpEndpoint, UdpOptions
+from trunkline.tcp.workers import hold_port, run_workers
 
 __all__ = [
     "Acceptor",
@@ -40,4 +41,6 @@ __all__ = [
     "bind_tcp",
     "bind_unix",
     "connect",
+    "hold_port",
+    "run_workers",
 ]

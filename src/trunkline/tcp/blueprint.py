@@ -5,6 +5,7 @@ import inspect
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, Protocol
 
+from trunkline.errors import ConnectionClosed
 from trunkline.reactor import Reactor
 from trunkline.tcp.budget import PROCESS_BUDGET, OutboundBudget
 from trunkline.tcp.deadlines import Deadlines
@@ -125,7 +126,10 @@ class Blueprint:
 
     def _task_done(self, task: "asyncio.Task[object]", connection: "TcpConnection", retained: bool) -> None:
         self.tasks.discard(task)
-        if not task.cancelled() and (error := task.exception()) is not None:
+        error = None if task.cancelled() else task.exception()
+        # That its peer has left is no failure of a handler that wanted to hear from it, or to answer.
+        gone = isinstance(error, ConnectionClosed) and connection.close_reason is not None
+        if error is not None and not gone:
             connection.fail(error)
         if retained:
             connection.release()

@@ -15,7 +15,7 @@ from trunkline.tcp.connection import TcpConnection, new_connection
 from trunkline.tcp.options import CloseReason, ConnectionOptions
 from trunkline.tcp.server import CHECK_INTERVAL
 from trunkline.tcp.tls import ClientTls
-from trunkline.wire import Framer
+from trunkline.wire import Framer, Session
 from trunkline.wire.codecs import Codec
 
 __all__ = ["Address", "TcpClient", "connect"]
@@ -168,7 +168,7 @@ class TcpClient:
                     )
                 await ready
         except BaseException:
-            connection.abort()
+            connection.give_up()
             raise
         finally:
             self._ready.pop(connection.id, None)
@@ -211,8 +211,11 @@ class TcpClient:
         if ready is not None and not ready.done():
             reason = connection.close_reason or CloseReason.CLOSED
             error = connection.framer.error
+            said = connection.framer.peer_reason if isinstance(connection.framer, Session) else None
             if reason == CloseReason.HANDSHAKE_TIMEOUT:
                 error = PeerTimeout(reason, "the server did not say hello in time")
+            elif error is None and said is not None:
+                error = ProtocolError(f"the server has ended the session: {said}")
             ready.set_exception(error or ConnectionClosed(reason))
 
     def _start_checks(self) -> None:

@@ -148,6 +148,12 @@ class TcpConnection(Inbound):
             self._hold(CLOSED)
             self._transport.abort()
 
+    def give_up(self) -> None:
+        """Drops a connection whose making was cancelled: uvloop closes its transport without a word to its protocol."""
+        if self._transport is not None:
+            self.abort()
+            self._blueprint.reactor.loop.call_soon(self.connection_lost, None)
+
     def fail(self, error: BaseException) -> None:
         """The code that handles the connection raised: it is reported, and the connection closed."""
         self._blueprint.reactor.report(error, f"handler of the connection with {self.peer or 'a local peer'}")
@@ -210,6 +216,8 @@ class TcpConnection(Inbound):
 
     def connection_lost(self, error: Exception | None) -> None:
         """The event loop's: the connection is down."""
+        if self._transport is None:
+            return  # `give_up` has said so
         if self.close_reason is None:
             self.close_reason = CloseReason.PEER_CLOSED if error is None else CloseReason.RESET
         self._transport = None

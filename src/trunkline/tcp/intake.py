@@ -100,6 +100,10 @@ class Intake:
             )
         except (OSError, ProtocolError):
             refusal = RefusalReason.HANDSHAKE_FAILED
+        except asyncio.CancelledError:
+            if connection is not None:
+                connection.give_up()
+            raise
         except Exception as error:  # the user's new_framer raised
             self._blueprint.reactor.report(error, "new_framer")
         finally:

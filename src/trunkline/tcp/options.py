@@ -51,8 +51,8 @@ class ConnectionOptions(msgspec.Struct, frozen=True, kw_only=True):
     lifetime: float | None = None
     """Seconds after which a connection is closed, however busy it is; None for never."""
     heartbeat_interval: float | None = None
-    """Seconds of silence after which the peer is asked for a sign of life; None for never, or with a session for as long
-    as that says: 30 s with the native one."""
+    """Seconds of silence after which the peer is asked for a sign of life; None for never, or with a session for what
+    that says: 30 s with the native one."""
     heartbeat_misses: int = 2
     """Intervals of silence after which the peer is taken for dead."""
     heartbeat_message: bytes | None = None

@@ -4,6 +4,7 @@ import abc
 import asyncio
 from collections.abc import Callable
 from threading import get_ident
+from typing import Any
 
 from trunkline.errors import ConnectionClosed, Overloaded
 from trunkline.tcp.blueprint import Blueprint
@@ -64,12 +65,12 @@ class Outbound(asyncio.Protocol):
 
     # Sending.
 
-    def send(self, message: bytes) -> None:
+    def send(self, message: Any) -> None:
         """Sends one message, framed. Any thread; the messages of one thread keep their order.
 
-        In the reactor's thread nothing waits: the message is framed and written at once, or when all that arrived
-        with the message that is being handled has been handled. A message that can't be framed raises here if it is
-        framed at once; else the connection ends as it does when a handler raises.
+        It is bytes, or where there is a codec, what that takes. In the reactor's thread nothing waits: the message is
+        framed and written at once, or when all that arrived with the message that is being handled has been handled.
+        What can't be framed raises here if it is framed at once; else the connection ends as when a handler raises.
 
         Raises:
             ConnectionClosed: the connection is closed or closing.

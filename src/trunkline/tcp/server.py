@@ -227,6 +227,20 @@ class TcpServer:
         for acceptor in self._acceptors:
             acceptor.close()
 
+    async def serve(
+        self, drain: float = 5.0, farewell: Callable[[TcpConnection], object] = lambda _connection: None
+    ) -> None:
+        """Serves until it is cancelled, as `run_until_signal` does it, and drains then.
+
+        Args:
+            drain: seconds that the draining may take: see `drain`.
+            farewell: called with each connection before it is closed.
+        """
+        try:
+            await self._reactor.loop.create_future()
+        finally:
+            await self.drain(drain, farewell)
+
     async def drain(
         self, deadline: float, farewell: Callable[[TcpConnection], object] = lambda _connection: None
     ) -> None:
