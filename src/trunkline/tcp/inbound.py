@@ -82,28 +82,30 @@ class Inbound(Outbound):
         self.received += len(messages)
         if not self._flowing or self._held or self._buckets is not None:
             self._hold_messages(messages, len(data))
-        elif len(messages) > _GLANCE:
-            self._hand_over(messages)
-            self._after_turn()
-        else:
-            # The common case: a few messages, and nothing in their way.
-            rest = iter(messages)
-            on_message = self._on_message
+        elif len(messages) == 1:
+            # The common case by the shortest way: one message, and its answer written here, as `_flush` would do it.
             self._room = IN_PASS
             try:
-                for message in rest:
-                    on_message(self, message)  # type: ignore[misc]  # it flows only where there is a callback
-                    if not self._flowing:
-                        break  # type: ignore[unreachable]  # on_message may have said so
+                self._on_message(self, messages[0])  # type: ignore[misc]  # it flows only where there is a callback
                 self._room = AT_ONCE
-                if self._out:
+                out, transport = self._out, self._transport
+                if len(out) == 1 and not self._backlog and transport is not None:
+                    frame = self.framer.encode(out.pop(0))
+                    self.sent += 1
+                    self.sent_bytes += len(frame)
+                    transport.write(frame)
+                    if self._backlog or self._tells_written:
+                        self._written(len(frame))
+                elif out:
                     self._flush()
             except Exception as error:
                 self._room = AT_ONCE
                 self.fail(error)
             if not self._flowing or self.framer.error is not None:
-                self._held[:0] = list(rest)[::-1]
                 self._after_turn()
+        else:
+            self._hand_over(messages)
+            self._after_turn()
 
     def eof_received(self) -> bool:
         """The event loop's: the peer sends no more. What is in the works is still answered."""

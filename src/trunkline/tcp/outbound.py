@@ -29,8 +29,8 @@ class Outbound(asyncio.Protocol):
 
     __slots__ = (
         "_backlog", "_blueprint", "_charged", "_counted", "_drained", "_handed", "_out", "_over_high", "_posted_bytes",
-        "_room", "_rung", "_thread_id", "_transport", "_unsent", "close_reason", "dropped", "framer", "sent",
-        "sent_bytes",
+        "_room", "_rung", "_tells_written", "_thread_id", "_transport", "_unsent", "close_reason", "dropped", "framer",
+        "sent", "sent_bytes",
     )  # fmt: skip
 
     framer: Framer
@@ -51,6 +51,7 @@ class Outbound(asyncio.Protocol):
         self._handed = 0  # how many at most, then
         self._over_high = False
         self._charged = 0  # what the budget has been told of
+        self._tells_written = blueprint.callbacks.on_write_complete is not None
         self._posted_bytes = 0  # what other threads have sent since the reactor last looked
         self._rung = False  # whether it has been told to look
         self._drained: asyncio.Future[None] | None = None
@@ -149,20 +150,27 @@ class Outbound(asyncio.Protocol):
             self._take(count)
             return
         try:
-            # Of a copy: other threads may append meanwhile.
-            data = framer.encode(out[0]) if count == 1 else framer.encode_all(out[:count])
+            if count == 1:
+                data = framer.encode(out[0])
+                del out[0]
+            else:
+                data = framer.encode_all(out[:count])  # of a copy: other threads may append meanwhile
+                del out[:count]
         except Exception:
             self._flush_good(count)
             raise
         self.sent += count
         self.sent_bytes += len(data)
-        del out[:count]
-        self._counted = self._unsent = 0
         transport.write(data)
-        if self._backlog:  # which is told from within the write
-            self._handed = len(data)  # type: ignore[unreachable]
+        if self._backlog or self._tells_written:
+            self._written(len(data))
+
+    def _written(self, size: int) -> None:
+        """So many bytes have been handed to the transport, which has said from within the write if it keeps some."""
+        if self._backlog:
+            self._handed = size
             self._settle()
-        elif self._blueprint.callbacks.on_write_complete is not None:
+        else:
             self._write_complete()
 
     def _flush_good(self, count: int) -> None:
@@ -268,7 +276,7 @@ class Outbound(asyncio.Protocol):
     def resume_writing(self) -> None:
         """The event loop's: the transport holds nothing any more."""
         self._backlog = False
-        self._handed = 0
+        self._handed = self._counted = self._unsent = 0
         if not self._out:
             self._write_complete()
         else:

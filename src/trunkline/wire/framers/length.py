@@ -17,7 +17,7 @@ class _ThreeBytes:
     def __init__(self, order: Literal["big", "little"]) -> None:
         self._order = order
 
-    def unpack_from(self, data: bytes, at: int) -> tuple[int]:
+    def unpack_from(self, data: bytes, at: int = 0) -> tuple[int]:
         return (int.from_bytes(data[at : at + 3], self._order),)
 
     def pack(self, value: int) -> bytes:
@@ -101,6 +101,15 @@ class LengthFramer(PrefixFramer):
         self._plain = offset == 0 and adjustment == 0 and self.strip == size
         self._longest = limit_bytes - self._head
         self._pack, self._unpack = self._field.pack, self._field.unpack_from
+
+    def receive(self, data: bytes) -> list[bytes]:
+        """The messages that `data` completes. See `Framer.receive`."""
+        # One whole frame by itself is what comes from a peer that waits for each answer: by the shortest way.
+        if self._plain and not self._rest and self.error is None:
+            length = len(data) - self._head
+            if 0 <= length <= self._longest and self._unpack(data)[0] == length:
+                return [data[self._head :]]
+        return super().receive(data)
 
     def _cut(self, data: bytes) -> list[bytes]:
         if not self._plain:

@@ -33,7 +33,11 @@ class LineFramer(Framer):
         rest = self._rest
         if self.error is not None:
             return []
-        if b"\n" not in data:
+        at = data.find(b"\n")
+        # One whole line by itself is what comes from a peer that waits for each answer: by the shortest way.
+        if not rest and at == len(data) - 1 <= self.limit_bytes and at >= 0 and data[-2:-1] != b"\r":
+            return [data[:at]]
+        if at < 0:
             # Looking only at what is new keeps a peer that sends byte by byte linear in what it sends.
             rest += data
             self._check_rest()
@@ -72,7 +76,7 @@ class LineFramer(Framer):
         """
         if len(message) > self.limit_bytes:
             raise UsageError(f"the line has {len(message)} bytes; the limit is {self.limit_bytes}")
-        if b"\n" in message or message.endswith(b"\r"):
+        if b"\n" in message or message[-1:] == b"\r":
             raise UsageError("a line can't hold a line end; send several lines, or escape it")
         return message + self._ending
 
