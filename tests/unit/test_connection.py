@@ -15,7 +15,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from trunkline.errors import BadFrame, ConnectionClosed, FrameTooLarge, Overloaded, PeerTimeout, UsageError
 from trunkline.reactor import Reactor
 from trunkline.tcp import Blueprint, Callbacks, CloseReason, ConnectionOptions, OutboundBudget, TcpConnection
-from trunkline.tcp.connection import new_connection
+from trunkline.tcp.coded import new_connection
 from trunkline.wire import Framer, Frames, JsonCodec, LengthFramer
 
 BATCH = 256 * 4_096  # what may be sent in a pass before anybody looks

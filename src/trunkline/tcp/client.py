@@ -11,7 +11,8 @@ from trunkline.reactor import Reactor, Timer
 from trunkline.tcp.backoff import FullJitter
 from trunkline.tcp.blueprint import Blueprint, Callback, Callbacks
 from trunkline.tcp.budget import OutboundBudget
-from trunkline.tcp.connection import TcpConnection, new_connection
+from trunkline.tcp.coded import new_connection
+from trunkline.tcp.connection import TcpConnection
 from trunkline.tcp.options import CloseReason, ConnectionOptions
 from trunkline.tcp.server import CHECK_INTERVAL
 from trunkline.tcp.tls import ClientTls

@@ -7,20 +7,20 @@ from typing import Any, cast
 
 from trunkline.errors import PeerTimeout, ProtocolError, UsageError
 from trunkline.tcp.blueprint import Blueprint
-from trunkline.tcp.deadlines import NEVER
-from trunkline.tcp.inbound import CLOSED, Inbound
+from trunkline.tcp.inbound import CLOSED
 from trunkline.tcp.options import CloseReason
 from trunkline.tcp.outbound import AT_ONCE
 from trunkline.tcp.tcp_info import TcpInfo, address_text, tcp_info
+from trunkline.tcp.timed import Timed
 from trunkline.tcp.tls import TlsInfo, tls_info
-from trunkline.wire import Codec, Framer, Session
+from trunkline.wire import Framer, Session
 
-__all__ = ["TcpConnection", "new_connection"]
+__all__ = ["TcpConnection"]
 
 _ids = itertools.count(1)
 
 
-class TcpConnection(Inbound):
+class TcpConnection(Timed):
     """A connection that cuts messages out of what arrives and sends messages whole.
 
     Its methods belong to the reactor's thread, but for `send`, `close`, `shutdown` and `abort`, which any thread may
@@ -43,11 +43,7 @@ class TcpConnection(Inbound):
         dropped: messages that were dropped because the peer did not read.
     """
 
-    __slots__ = (
-        "_announced", "_beat_at", "_closing_at", "_deadlines", "_due", "_established", "_farewell", "_heard_at",
-        "_heard_bytes", "_said_at",
-        "_said_bytes", "_session", "_started_at", "_taken_bytes", "_unread_at", "context", "host", "id", "peer",
-    )  # fmt: skip
+    __slots__ = ("_announced", "_farewell", "_session", "context", "host", "id", "peer")
 
     def __init__(self, blueprint: Blueprint, framer: Framer, peer: str = "") -> None:
         super().__init__(blueprint, framer)
@@ -60,14 +56,6 @@ class TcpConnection(Inbound):
             self._receive = self._receive_session
         self._farewell: Callable[[TcpConnection], object] | None = None
         self._announced = False
-        self._deadlines = blueprint.deadlines(self._session)
-        self._established = self._deadlines.handshake == NEVER
-        now = blueprint.reactor.now()
-        self._started_at = self._heard_at = self._said_at = self._beat_at = now
-        self._heard_bytes = self._said_bytes = self._taken_bytes = 0
-        self._unread_at: float | None = None
-        self._closing_at: float | None = None
-        self._due = 0.0  # before which no deadline can have passed
 
     # What the user calls.
 
@@ -226,9 +214,8 @@ class TcpConnection(Inbound):
         if self._debt is not None:
             self._debt.cancel()
         self._give_up_unsent()
-        self._receive = (
-            self.framer.receive
-        )  # no circle through this object, which the next collection would have to find
+        # No circle through this object, which the next collection would have to find.
+        self._receive = self.framer.receive
         self._after_turn()
         self._blueprint.owner.connection_lost(self)
         if self._announced:
@@ -282,45 +269,6 @@ class TcpConnection(Inbound):
 
     # Deadlines.
 
-    def check(self, now: float) -> None:
-        """Ends the connection if one of its deadlines has passed. Called by its owner, some times each second.
-
-        Args:
-            now: the reactor's time in seconds.
-        """
-        # What has come since the last look is counted as come just now: so data costs no look at the clock.
-        if self.received_bytes != self._heard_bytes or self._reading_paused:
-            self._heard_bytes = self.received_bytes
-            self._heard_at = now
-        if self.sent_bytes != self._said_bytes:
-            self._said_bytes = self.sent_bytes
-            self._said_at = now
-        if self._backlog:
-            self._check_unread(now)
-        elif self._unread_at is not None:
-            self._unread_at = None
-        if now >= self._due and self._transport is not None:
-            self._judge(now)
-
-    def _judge(self, now: float) -> None:
-        verdict, self._due = self._deadlines.judge(
-            now,
-            started_at=self._started_at,
-            heard_at=self._heard_at,
-            said_at=self._said_at,
-            beat_at=self._beat_at,
-            established=self._established,
-            closing_at=self._closing_at,
-        )
-        if verdict == "beat":
-            self._beat_at = now
-            self._beat()
-        elif self._closing_at is not None and verdict is not None:
-            self.abort()
-        elif verdict is not None:
-            self._tell(self._blueprint.callbacks.on_error, PeerTimeout(verdict, self._deadlines.text(verdict)))
-            self.close(verdict)
-
     def _beat(self) -> None:
         message = self._blueprint.options.heartbeat_message
         if self._session is not None:
@@ -332,37 +280,6 @@ class TcpConnection(Inbound):
             except UsageError as error:
                 self.fail(error)
 
-    def forgive(self, now: float) -> None:
-        """The reactor was held up: what the peer sent meanwhile has not been read, so its silence is not its own."""
-        self._heard_at = now
-        self._unread_at = None
-
-    def _check_unread(self, now: float) -> None:
-        taken = self.sent_bytes - cast(asyncio.Transport, self._transport).get_write_buffer_size()
-        if self._unread_at is None or taken != self._taken_bytes:
-            self._taken_bytes, self._unread_at = taken, now
-        elif now - self._unread_at > self._blueprint.options.unread_timeout:
-            self.abort(CloseReason.OVER_BUDGET)
-
-
-class _CodedConnection(TcpConnection):
-    """A connection between whose framer and user there is a codec."""
-
-    __slots__ = ("_encode",)
-
-    def __init__(self, blueprint: Blueprint, framer: Framer, peer: str, codec: Codec[Any]) -> None:
-        super().__init__(blueprint, framer, peer)
-        receive = self._receive
-        self._receive = lambda data: self._decoded(codec, receive(data))
-        self._encode = codec.encode
-
-    def send(self, message: Any) -> None:
-        """Sends one message, encoded. See `Outbound.send`."""
-        super().send(self._encode(message))
-
-
-def new_connection(blueprint: Blueprint, framer: Framer, peer: str = "") -> TcpConnection:
-    """A connection as the blueprint has it, with its codec if there is one. See `TcpConnection`."""
-    if blueprint.codec is None:
-        return TcpConnection(blueprint, framer, peer)
-    return _CodedConnection(blueprint, framer, peer, blueprint.codec)
+    def _timed_out(self, error: PeerTimeout) -> None:
+        self._tell(self._blueprint.callbacks.on_error, error)
+        self.close(error.reason)

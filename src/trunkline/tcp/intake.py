@@ -8,7 +8,8 @@ from typing import Any
 
 from trunkline.errors import BadFrame, ProtocolError
 from trunkline.tcp.blueprint import Blueprint
-from trunkline.tcp.connection import TcpConnection, new_connection
+from trunkline.tcp.coded import new_connection
+from trunkline.tcp.connection import TcpConnection
 from trunkline.tcp.limits import Admission, ConnectionLimits, RefusalReason
 from trunkline.tcp.tcp_info import address_text
 from trunkline.wire import Framer
