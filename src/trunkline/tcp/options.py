@@ -75,7 +75,7 @@ class ConnectionOptions(msgspec.Struct, frozen=True, kw_only=True):
     retained_limit: int = 64
     """Messages that may be in the works (see `TcpConnection.retain`); at the limit, reading pauses."""
     bytes_per_second: float | None = None
-    """Bytes that are read per second in the long run; what comes in one read (up to 256 KiB) is taken, then waited for. None
-    for no such limit."""
+    """Bytes that are read per second in the long run: what comes in one read (up to 256 KiB) is taken, then waited for.
+    None for no such limit."""
     messages_per_second: float | None = None
     """Messages that are handled per second in the long run, in the same way; None for no such limit."""
