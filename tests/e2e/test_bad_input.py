@@ -144,7 +144,7 @@ def test_half_a_line_is_no_reply(node: NodeProcess, healthy: AnsweringDevice, en
     assert device.read_line() == "read"
     device.send_bytes(b"vol")
     device.close() if end == "close" else device.reset()
-    assert node.offline_reason("half") == {"close": "peer_closed", "reset": "reset"}[end]
+    assert node.offline_reason("half") == {"close": "bad_frame", "reset": "reset"}[end]
     assert node.command(command["id"])["state"] == "written"
     assert node.connect("half").answer(1, lambda _cmd: "voltage=230") == ["read"]
     assert node.ended_command(command["id"])["reply"] == "voltage=230"

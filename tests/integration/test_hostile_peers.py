@@ -307,7 +307,7 @@ def test_frames_that_are_interleaved_are_a_breach_and_no_messages() -> None:
 
 
 @pytest.mark.parametrize("cut", [1, 4, 5, 60])
-def test_a_frame_that_is_cut_short_by_the_end_is_no_message(cut: int) -> None:
+def test_a_frame_that_is_cut_short_by_the_end_is_a_breach_and_no_message(cut: int) -> None:
     async def main() -> None:
         heard: list[bytes] = []
         async with House(lambda: LengthFramer(LIMIT), lambda connection, message: heard.append(message)) as house:
@@ -315,8 +315,9 @@ def test_a_frame_that_is_cut_short_by_the_end_is_no_message(cut: int) -> None:
             await attacker.send((struct.pack(">I", 100) + bytes(100))[:cut])
             attacker.sock.shutdown(socket.SHUT_WR)
             await attacker.closed_within(SOON)
-            await house.ended(CloseReason.PEER_CLOSED)
+            await house.ended(CloseReason.BAD_FRAME)
             assert heard == []
+            assert [str(error) for error in house.errors] == ["the stream ends within a frame"]
 
     run(main)
 
@@ -330,6 +331,7 @@ def test_a_reset_in_the_middle_of_a_frame_is_counted_as_one() -> None:
                 await house.until(lambda: len(house.server.connections) == 2)
                 attacker.reset()
                 await house.ended(CloseReason.RESET)
+            assert [str(error) for error in house.errors] == ["the connection was reset within a frame"]
 
     run(main)
 
@@ -556,11 +558,11 @@ def test_a_handler_that_blocks_has_the_reactor_for_its_turn_and_no_longer() -> N
 
         async with House(lambda: LengthFramer(LIMIT), block) as house:
             attacker = await house.attacker()
-            await attacker.send(b"\0\0\0\1x" * 200)  # a second of work
+            await attacker.send(b"\0\0\0\1x" * 600)  # three seconds of work
             await house.until(lambda: handled > 0)
             before = house.echoes
             await house.until(lambda: house.echoes > before + 2)
-            assert handled < 200
+            assert handled < 600
             attacker.reset()
 
     run(main)

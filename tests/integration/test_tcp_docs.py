@@ -6,9 +6,13 @@ import importlib.util
 import re
 import signal
 import socket
+import struct
 import subprocess
+import sys
 import threading
+import time
 import warnings
+import zlib
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
@@ -17,14 +21,17 @@ import pytest
 from programs import PATIENCE, Peer, Programs, programs_in, wait_for
 
 from trunkline import ConnectionClosed, ConnectionOptions, ProtocolError, Reactor, TcpConnection, TcpServer, connect
+from trunkline.reactor import POLLERS
+from trunkline.settings import load_settings
 from trunkline.tcp import CloseReason
 from trunkline.testing import check_framer
-from trunkline.wire import LineFramer, RawFramer
+from trunkline.wire import LineFramer, RawFramer, SimpleReactorWire
 from trunkline.wire.proxy_protocol import encode_v2
 
 HOW_TOS = Path(__file__).resolve().parents[2] / "docs" / "how-to"
 SECTION = re.compile(r"^## (.+)$", re.MULTILINE)
 FENCE = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+TOML = re.compile(r"^```toml\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 HERE = "127.0.0.1"
 T = TypeVar("T")
 
@@ -36,7 +43,10 @@ def sections(name: str) -> dict[str, list[str]]:
     return {head: found for head, found in blocks.items() if found}
 
 
-TOUR, ASYNCORE, TWISTED = map(sections, ("tcp-servers-and-clients", "move-from-asyncore", "move-from-twisted"))
+TOUR, ASYNCORE, TWISTED, SIMPLE, LOGS = map(
+    sections,
+    ("tcp-servers-and-clients", "move-from-asyncore", "move-from-twisted", "move-from-simplereactor", "log-to-a-file"),
+)
 
 
 def run_blocks(*blocks: str, **given: Any) -> dict[str, Any]:
@@ -76,6 +86,11 @@ async def serving(started: Awaitable[TcpServer]) -> Any:
         await server.drain(5.0)
 
 
+async def listening(server: TcpServer, port: int = 0) -> TcpServer:
+    await server.listen(HERE, port)
+    return server
+
+
 async def until(condition: Callable[[], bool]) -> None:
     """Waits for what rings no bell; `run` has the limit."""
     while not condition():  # noqa: ASYNC110
@@ -108,10 +123,14 @@ def programs(tmp_path: Path) -> Iterator[Programs]:
     yield from programs_in(tmp_path)
 
 
-@pytest.mark.parametrize("page", [TOUR, ASYNCORE, TWISTED], ids=["tour", "asyncore", "twisted"])
-def test_every_section_that_has_code_is_run_here(page: dict[str, list[str]]) -> None:
+@pytest.mark.parametrize(
+    ("page", "least"),
+    [(TOUR, 18), (ASYNCORE, 5), (TWISTED, 5), (SIMPLE, 4), (LOGS, 1)],
+    ids=["tour", "asyncore", "twisted", "simplereactor", "logs"],
+)
+def test_every_section_that_has_code_is_run_here(page: dict[str, list[str]], least: int) -> None:
     source = Path(__file__).read_text(encoding="utf-8")
-    assert len(page) >= 5
+    assert len(page) >= least
     assert [head for head in page if f'"{head}"' not in source] == []
 
 
@@ -162,6 +181,23 @@ def test_the_tours_client_stays_connected(capsys: pytest.CaptureFixture[str]) ->
     assert lines[3:] == ["back again", "lost: closed"]
 
 
+def test_the_tours_client_goes_on_trying_and_says_why_it_failed() -> None:
+    names = tour("When nobody answers")
+    failures: list[Exception] = []
+
+    async def main() -> None:
+        with socket.create_server((HERE, 0)) as held:
+            port = held.getsockname()[1]
+        client = names["keep_trying"](port, failures)
+        await until(lambda: len(failures) >= 2)
+        async with serving(listening(TcpServer(Reactor.current(), LineFramer), port)):
+            await client.connected(PATIENCE)
+            await client.stop()
+
+    run(main)
+    assert all(isinstance(error, ConnectionRefusedError) for error in failures)
+
+
 def test_the_tours_conversation() -> None:
     names = tour("Callbacks, or iteration")
 
@@ -210,6 +246,28 @@ def test_the_tours_plain_program_asks_from_a_thread_of_its_own() -> None:
     assert "trunkline-reactor" not in [thread.name for thread in threading.enumerate()]
 
 
+def test_the_tours_plain_program_serves_beside_its_own_work() -> None:
+    names = tour("Pollers, and a reactor beside your program")
+    answers: list[str] = []
+    errors: list[BaseException] = []
+
+    def work(port: int) -> None:
+        peer = Peer(port)
+        answers.append(peer.ask("hello"))
+        peer.close()
+
+    names["serve_beside"](work, errors)
+    assert answers == ["you said hello"]
+    assert errors == []
+    assert "trunkline-reactor" not in [thread.name for thread in threading.enumerate()]
+
+
+def test_the_pollers_that_the_tour_names_are_those_there_are() -> None:
+    text = (HOW_TOS / "tcp-servers-and-clients.md").read_text(encoding="utf-8")
+    (named,) = re.findall(r"one of these names: (.+?)\. ", text)
+    assert ("auto", *re.findall(r"`(\w+)`", named)) == POLLERS
+
+
 def test_the_tours_sender_sends_as_much_as_is_taken() -> None:
     names = tour("When the peer does not read")
     lines = [bytes([65 + number % 26]) * 10_000 for number in range(1_000)]
@@ -256,6 +314,46 @@ def test_the_tours_options_find_who_says_nothing() -> None:
             assert server.closed == {CloseReason.HEARTBEAT_LOST: 1}
 
     run(main)
+
+
+def test_the_tours_description_of_a_connection() -> None:
+    names = tour("What a connection can tell")
+
+    def on_message(connection: TcpConnection, _line: bytes) -> None:
+        connection.send(names["describe"](connection).encode())
+        assert {"received_bytes", "sent_bytes", "dropped", "age"} <= connection.statistics().keys()
+
+    async def main() -> None:
+        async with serving(echo_server(on_message=on_message)) as server:
+            first, second = await ask(server.port, b"hello", b"again")
+            assert first.startswith(b"1 messages in, 0 out, ")
+            assert second.startswith(b"2 messages in, 1 out, ")
+            told = re.search(rb" bytes unsent, [0-9.]+ ms to and fro, 0 segments sent again$", second)
+            assert bool(told) == (sys.platform == "linux")
+
+    run(main)
+
+
+def test_the_tours_watch_names_the_line_that_holds_up_the_loop() -> None:
+    names = tour("Which line holds up the loop")
+    blocks: list[Any] = []
+
+    def hold_up() -> None:
+        ends_at = time.monotonic() + PATIENCE
+        while not blocks and time.monotonic() < ends_at:
+            time.sleep(0.01)
+
+    async def main() -> None:
+        watch = names["watch"](Reactor.current(), 0.05, blocks)
+        await asyncio.sleep(0.05)
+        hold_up()
+        watch.stop()
+        assert watch.blocks == 1
+        assert watch.longest >= 0.05
+
+    run(main)
+    assert blocks[0].where.startswith(f"{__file__}:")
+    assert blocks[0].where.endswith("hold_up")
 
 
 def test_the_tours_limits_let_in_this_machine() -> None:
@@ -316,6 +414,22 @@ def test_the_tours_unix_socket(tmp_path: Path) -> None:
 
     run(main)
     assert not path.exists()
+
+
+def test_the_tours_datagrams() -> None:
+    names = tour("UDP")
+
+    async def main() -> None:
+        endpoint = await names["answer_datagrams"]()
+        assert await names["ask_by_datagram"](endpoint.address[1], [1, 2]) == {"you said": [1, 2]}
+        stranger = names["UdpEndpoint"](Reactor.current())
+        await stranger.connect(HERE, endpoint.address[1])
+        stranger.send(b"no JSON")
+        await until(lambda: endpoint.bad == 1)
+        await stranger.close()
+        await endpoint.close()
+
+    run(main)
 
 
 def test_the_tours_workers_are_a_program_that_ends_on_ctrl_c(programs: Programs, tmp_path: Path) -> None:
@@ -642,3 +756,202 @@ def test_twisteds_deferred_answer() -> None:
             assert await names["ask_once"](HERE, server.port, b"hello") == b"hello"
 
     run(main)
+
+
+# From SimpleReactor. The peers here are written from its format alone.
+
+
+class OldPeer:
+    """Either side of SimpleReactor's format, over blocking sockets."""
+
+    def __init__(self, sock: socket.socket, compression: bool = True) -> None:
+        self.sock = sock
+        self.sock.settimeout(PATIENCE)
+        self.deflate = zlib.compressobj() if compression else None
+        self.inflate = zlib.decompressobj() if compression else None
+
+    def say(self, data: bytes, kind: int = 1) -> None:
+        payload = struct.pack("<I", kind) + data
+        if self.deflate:
+            payload = self.deflate.compress(payload) + self.deflate.flush(zlib.Z_SYNC_FLUSH)
+        self.sock.sendall(struct.pack("<I", len(payload)) + payload)
+
+    def hear(self, kind: int = 1) -> bytes:
+        """The next payload of a kind."""
+        while True:
+            payload = self._take(*struct.unpack("<I", self._take(4)))
+            if self.inflate:
+                payload = self.inflate.decompress(payload)
+            if payload[:4] == struct.pack("<I", kind):
+                return payload[4:]
+
+    def _take(self, size: int) -> bytes:
+        data = b""
+        while len(data) < size:
+            more = self.sock.recv(size - len(data))
+            if not more:
+                raise EOFError
+            data += more
+        return data
+
+    def close(self) -> None:
+        self.sock.close()
+
+
+def dial_as_the_old_client(port: int, compression: bool = True) -> OldPeer:
+    return OldPeer(socket.create_connection((HERE, port)), compression)
+
+
+def test_simplereactors_old_clients_are_served_with_heartbeats_and_broadcasts() -> None:
+    before, after = SIMPLE["A server"]
+    assert "use_heartbeat" in before
+    names = run_blocks(after)
+
+    def talk(port: int) -> None:
+        peer = dial_as_the_old_client(port)
+        for message in (b"hello", b"hello again"):
+            peer.say(message)
+        peer.say(b"own", kind=3)
+        heard: list[bytes] = []
+        while not {b"got hello", b"got hello again", b"how much?"} <= set(heard):
+            heard.append(peer.hear())
+        assert [one for one in heard if one != b"how much?"] == [b"got hello", b"got hello again"]
+        assert len(peer.hear(kind=2).split(b"#")) == 3
+        peer.close()
+
+    async def main() -> None:
+        meters = names["Meters"](interval=0.1)
+        async with serving(listening(meters.server)) as server:
+            await asyncio.to_thread(talk, server.port)
+        meters.timer.cancel()
+
+    run(main)
+
+
+def test_simplereactors_new_server_is_a_program_that_ends_on_ctrl_c(programs: Programs, tmp_path: Path) -> None:
+    _, after = SIMPLE["A server"]
+    listen = "await meters.server.listen(host, port)"
+    assert f"    {listen}\n" in after
+    text = after.replace(listen, f'print("listening on port", {listen}, flush=True)').replace("port=8080", "port=0")
+    (tmp_path / "meters.py").write_text(f"{text}\n\nmain()\n", encoding="utf-8")
+    program = programs.start(tmp_path / "meters.py")
+    peer = dial_as_the_old_client(program.port)
+    peer.say(b"hello")
+    assert peer.hear() == b"got hello"
+    program.stop(signal.SIGINT)
+    with pytest.raises(EOFError):
+        peer.hear()
+    peer.close()
+
+
+def test_simplereactors_old_server_is_asked_by_the_new_client_again_and_again() -> None:
+    before, after = SIMPLE["A client"]
+    assert "use_heartbeat" in before
+    meter = None
+    with socket.create_server((HERE, 0)) as listener:
+        listener.settimeout(PATIENCE)
+        try:
+            meter = run_blocks(after)["Meter"](listener.getsockname())
+            for _ in range(2):
+                peer = OldPeer(listener.accept()[0])
+                for _ in range(3):
+                    peer.say(b"('127.0.0.1', 1)#('127.0.0.1', 2)#0", kind=2)
+                    peer.say(b"how much?")
+                    assert peer.hear() == b"230.1"
+                peer.close()
+        finally:
+            if meter is not None:
+                meter.close()
+    assert "trunkline-reactor" not in [thread.name for thread in threading.enumerate()]
+
+
+def test_simplereactors_connections_by_number() -> None:
+    send_data = run_blocks(*SIMPLE["Connections by their keys"])["send_data"]
+
+    async def main() -> None:
+        reactor = Reactor.current()
+        async with (
+            serving(echo_server()) as server,
+            connect((HERE, server.port), LineFramer) as peer,
+        ):
+            await until(lambda: bool(server.connections))
+            (number,) = server.connections
+            await asyncio.to_thread(send_data, reactor, server, number, b"to you")
+            await asyncio.to_thread(send_data, reactor, server, number + 1_000_000, b"to nobody")
+            assert await peer.receive() == b"to you"
+
+    run(main)
+
+
+def test_simplereactors_peers_without_heartbeats() -> None:
+    options = run_blocks(*SIMPLE["Heartbeats"])["NO_HEARTBEAT"]
+
+    def wait_and_talk(port: int) -> None:
+        peer = dial_as_the_old_client(port)
+        time.sleep(2.2)  # one with heartbeats would have been sent two
+        peer.sock.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            peer.sock.recv(1)
+        peer.close()
+
+    async def main() -> None:
+        server = TcpServer(Reactor.current(), lambda: SimpleReactorWire("server"), lambda *_: None, options=options)
+        async with (
+            serving(listening(server)),
+            connect((HERE, server.port), lambda: SimpleReactorWire("client"), options=options) as client,
+        ):
+            await asyncio.to_thread(wait_and_talk, server.port)
+            await asyncio.sleep(0.6)
+            assert client.is_open, "it would be closed after 2 s"
+
+    run(main)
+
+
+@pytest.mark.parametrize("compression", [False, True])
+def test_simplereactors_peer_of_the_other_kind_is_closed_and_it_is_said_why(compression: bool) -> None:
+    errors: list[str] = []
+
+    def talk(port: int) -> None:
+        peer = dial_as_the_old_client(port, not compression)
+        peer.say(b"hello")
+        with pytest.raises(EOFError):
+            peer.hear()
+        peer.close()
+
+    async def main() -> None:
+        server = TcpServer(
+            Reactor.current(),
+            lambda: SimpleReactorWire("server", compression),
+            lambda *_: None,
+            on_error=lambda _connection, error: errors.append(str(error)),
+        )
+        async with serving(listening(server)):
+            await asyncio.to_thread(talk, server.port)
+            await until(lambda: not server.connections)
+            assert server.closed == {CloseReason.BAD_FRAME: 1}
+
+    run(main)
+    (error,) = errors
+    assert "compress" in error
+
+
+# The log.
+
+
+def test_the_page_on_logs_gives_a_file_that_the_program_logs_to(tmp_path: Path) -> None:
+    (block,) = LOGS["Your own program"]
+    (tmp_path / "program.py").write_text(block + '\n\nlog_to("own.log")\nsay_hello("d1")\n', encoding="utf-8")
+    subprocess.run([sys.executable, "-W", "error", "program.py"], cwd=tmp_path, timeout=PATIENCE, check=True)
+    first, second = (tmp_path / "own.log").read_text(encoding="utf-8").splitlines()
+    assert first.endswith("Z INFO meters hello, d1")
+    page = (HOW_TOS / "log-to-a-file.md").read_text(encoding="utf-8")
+    (shown,) = re.findall(r"^2026\S+ (INFO meters .+)$", page, re.MULTILINE)
+    assert second.endswith(f"Z {shown}")
+
+
+def test_the_page_on_logs_names_the_settings_of_a_node(tmp_path: Path) -> None:
+    (block,) = TOML.findall((HOW_TOS / "log-to-a-file.md").read_text(encoding="utf-8"))
+    (tmp_path / "trunkline.toml").write_text(block, encoding="utf-8")
+    log = load_settings(tmp_path / "trunkline.toml", {}).log
+    assert (log.file, log.file_bytes, log.file_backups) == ("/var/log/trunkline/node.log", 10_485_760, 5)
+    assert load_settings(environ={"TRUNKLINE_LOG_FILE": "there.log"}).log.file == "there.log"

@@ -16,6 +16,7 @@ from trunkline.errors import BadFrame, ConnectionClosed, FrameTooLarge, Overload
 from trunkline.reactor import Reactor
 from trunkline.tcp import Blueprint, Callbacks, CloseReason, ConnectionOptions, OutboundBudget, TcpConnection
 from trunkline.tcp.coded import new_connection
+from trunkline.testing import ManualClock
 from trunkline.wire import Framer, Frames, JsonCodec, LengthFramer
 
 BATCH = 256 * 4_096  # what may be sent in a pass before anybody looks
@@ -26,13 +27,13 @@ class Loop(asyncio.SelectorEventLoop):
     """A real loop whose clock goes on only when it is told to."""
 
     def __init__(self) -> None:
+        self.clock = ManualClock()
         super().__init__()
-        self.moment = 0.0
         self.failures: list[dict[str, Any]] = []
         self.set_exception_handler(lambda _loop, context: self.failures.append(context))
 
     def time(self) -> float:
-        return getattr(self, "moment", 0.0)
+        return self.clock.monotonic()
 
     def turn(self, count: int = 1) -> None:
         """Runs what is ready, and what that makes ready in so many turns."""
@@ -275,11 +276,11 @@ class Line:
 
     def pass_time(self, seconds: float) -> None:
         """Lets the time go by, with a look at the deadlines each quarter of a second."""
-        ends_at = self.loop.moment + seconds
-        while self.loop.moment < ends_at:
-            self.loop.moment += 0.25
+        ends_at = self.loop.time() + seconds
+        while self.loop.time() < ends_at:
+            self.loop.clock.advance(0.25)
             if self.heard.lost < self.heard.made:
-                self.connection.check(self.loop.moment)
+                self.connection.check(self.loop.time())
             self.loop.turn(2)
 
     def run(self, work: Any) -> Any:
@@ -982,9 +983,9 @@ def test_time_spent_before_the_connection_was_up_is_not_the_peers_silence(lines:
     """A TLS handshake may take longer than a peer may be silent."""
     line = Line(idle_timeout=2.0)
     late = TcpConnection(line.blueprint, LengthFramer())
-    line.loop.moment += 5.0
+    line.loop.clock.advance(5.0)
     late.connection_made(MemoryTransport(line.loop, Recorder()))
-    late.check(line.loop.moment)
+    late.check(line.loop.time())
     assert late.is_open
     late.abort()
     late.connection_lost(None)

@@ -13,6 +13,7 @@ import pytest
 
 from trunkline.errors import UsageError, WrongThread
 from trunkline.reactor import Reactor
+from trunkline.testing import ManualClock
 
 WAIT = 10.0
 
@@ -22,11 +23,11 @@ class _Selector(selectors.DefaultSelector):
 
     def __init__(self) -> None:
         super().__init__()
-        self.now = 0.0
+        self.clock = ManualClock()
 
     def select(self, timeout: float | None = None) -> list[Any]:
         if timeout is not None and timeout > 0:
-            self.now += timeout
+            self.clock.advance(timeout)
             return super().select(0)
         return super().select(timeout)
 
@@ -39,11 +40,11 @@ class ManualLoop(asyncio.SelectorEventLoop):
         super().__init__(self.selector)
 
     def time(self) -> float:
-        return self.selector.now
+        return self.selector.clock.monotonic()
 
     def busy_for(self, seconds: float) -> None:
         """What a callback that takes so long does to the time."""
-        self.selector.now += seconds
+        self.selector.clock.advance(seconds)
 
 
 @pytest.fixture

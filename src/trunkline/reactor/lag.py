@@ -36,13 +36,15 @@ class LagWatch:
     """Notices, from a thread of its own, when a reactor's loop stands still, and where.
 
     A callback that computes, or calls what blocks, holds up every connection of its reactor. While that lasts, the
-    loop can say nothing; so another thread looks at its stack (the way of `sys._current_frames`).
+    loop can say nothing; so another thread looks at its stack (the way of `sys._current_frames`). A block by code that
+    keeps the interpreter's lock is seen when it lets go, before the loop goes on.
 
     Args:
         reactor: the reactor to watch.
         threshold: seconds after which the loop counts as blocked.
         on_blocked: called in the watch's own thread, once per block, when it is noticed.
         clock: monotonic seconds; a test can pass its own.
+        process_clock: seconds for which the process has had a processor, like `time.process_time`.
     """
 
     def __init__(
@@ -51,6 +53,7 @@ class LagWatch:
         threshold: float = 0.25,
         on_blocked: Callable[[Block], object] = lambda _block: None,
         clock: Callable[[], float] = time.monotonic,
+        process_clock: Callable[[], float] = time.process_time,
     ) -> None:
         self.longest = 0.0
         """The longest block so far, in seconds."""
@@ -61,7 +64,9 @@ class LagWatch:
         self._on_blocked = on_blocked
         self._clock = clock
         self._beat_at = clock()
+        self._process_clock = process_clock
         self._looked_at = self._beat_at
+        self._used = process_clock()
         self._noticed = False
         self._timer: Timer | None = None
         self._ended = threading.Event()
@@ -70,7 +75,7 @@ class LagWatch:
     def start(self) -> None:
         """Begins to watch. Any thread."""
         self._beat()
-        self._looked_at = self._beat_at
+        self._looked_at, self._used = self._beat_at, self._process_clock()
         self._timer = self._reactor.every(self._threshold / 4, self._beat)
         self._thread.start()
 
@@ -90,9 +95,14 @@ class LagWatch:
     def look(self) -> None:
         """Looks once. The watch's own thread does it again and again."""
         now = self._clock()
-        stopped, self._looked_at = now - self._looked_at > self._threshold, now
-        if stopped:
-            return  # the whole process stood still, as in a suspended machine: that says nothing about the loop
+        used = self._process_clock()
+        passed, worked = now - self._looked_at, used - self._used
+        self._looked_at, self._used = now, used
+        # Was this thread held up itself? If the process worked meanwhile, it was by code that keeps the interpreter's
+        # lock (a regular expression, say), and the loop still stands at its line. If not, the process stood still as a
+        # whole, as in a suspended machine, which says nothing about the loop.
+        if passed > self._threshold and worked < self._threshold / 2:
+            return
         late = now - self._beat_at
         if late < self._threshold:
             self._noticed = False

@@ -2,6 +2,7 @@
 
 import asyncio
 import concurrent.futures
+import contextvars
 import logging
 import threading
 from collections import deque
@@ -16,6 +17,9 @@ __all__ = ["Reactor"]
 
 T = TypeVar("T")
 _log = logging.getLogger(__name__)
+_default_on_error: contextvars.ContextVar[Callable[[BaseException], object] | None] = contextvars.ContextVar(
+    "_default_on_error", default=None
+)
 
 
 class Reactor:
@@ -42,27 +46,38 @@ class Reactor:
         self._woken = False
 
     @classmethod
-    def current(cls) -> Self:
+    def current(cls, on_error: Callable[[BaseException], object] | None = None) -> Self:
         """A reactor on the loop that runs in the calling thread: for a program that is asyncio's already.
+
+        Args:
+            on_error: called with each exception that a callback let out, after it was logged; in `run`, the one that it
+                was given need not be repeated.
 
         Raises:
             RuntimeError: none runs there.
         """
-        return cls(asyncio.get_running_loop())
+        return cls(asyncio.get_running_loop(), on_error or _default_on_error.get())
 
     @staticmethod
-    def run(main: Callable[[], Coroutine[Any, Any, T]], poller: str = "auto") -> T:
+    def run(
+        main: Callable[[], Coroutine[Any, Any, T]],
+        poller: str = "auto",
+        on_error: Callable[[BaseException], object] | None = None,
+    ) -> T:
         """Runs `main` to its end in the calling thread.
 
         Args:
             main: a coroutine function without arguments.
             poller: what the loop waits with: see `new_event_loop`.
+            on_error: what `current` takes in `main` where it is given none.
 
         Raises:
             UsageError: the platform has no such poller.
         """
         with asyncio.Runner(loop_factory=lambda: new_event_loop(poller)) as runner:
-            return runner.run(main())
+            context = contextvars.copy_context()
+            context.run(_default_on_error.set, on_error)
+            return runner.run(main(), context=context)
 
     def now(self) -> float:
         """The loop's monotonic time in seconds. Any thread."""
@@ -84,14 +99,15 @@ class Reactor:
             RuntimeError: the loop is closed.
         """
         self._calls.append((callback, args))
-        # One wake for all that come before the reactor has looked. A caller who sees the mark set can rely on it: the
-        # reactor takes it down before it takes the calls.
-        if not self._woken:
+        # One wake for all that come before the reactor has looked. A caller who sees the mark set can rely on it, as
+        # long as the loop is there: the reactor takes it down before it takes the calls.
+        if not self._woken or self.loop.is_closed():
             self._woken = True
             try:
                 self.loop.call_soon_threadsafe(self._run_calls)
             except RuntimeError:
                 self._woken = False
+                self._calls.clear()  # nobody will ever take them
                 raise
 
     def _run_calls(self) -> None:
@@ -154,7 +170,7 @@ class Reactor:
         """Calls `callback`; what it raises is reported, and the loop goes on."""
         try:
             callback(*args)
-        except Exception as error:
+        except (Exception, asyncio.CancelledError) as error:  # the latter of a future whose result it asked for
             self.report(error, getattr(callback, "__qualname__", repr(callback)))
 
     def report(self, error: BaseException, where: str) -> None:

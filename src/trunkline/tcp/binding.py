@@ -1,5 +1,6 @@
 """Listening sockets: TCP and Unix."""
 
+import asyncio
 import contextlib
 import errno
 import os
@@ -10,7 +11,7 @@ from typing import Any
 
 from trunkline.errors import SettingsError, UsageError
 
-__all__ = ["bind", "bind_tcp", "bind_unix"]
+__all__ = ["bind", "bind_resolved", "bind_tcp", "bind_unix", "resolve"]
 
 _BACKLOG = 1024
 _PORT_TRIES = 20
@@ -65,23 +66,30 @@ def bind_tcp(host: str, port: int, *, reuse_port: bool = False, backlog: int = _
         OSError: the host is unknown or none of this machine's, or the port is in use or not allowed.
         UsageError: this platform can't share a port.
     """
+    return bind_resolved(_resolved(host or None, port), port, reuse_port=reuse_port, backlog=backlog)
+
+
+def bind_resolved(
+    found: list[Any], port: int, *, reuse_port: bool = False, backlog: int = _BACKLOG
+) -> list[socket.socket]:
+    """As `bind_tcp`, of addresses that `resolve` has found."""
     if reuse_port and not hasattr(socket, "SO_REUSEPORT"):
         raise UsageError("reuse_port: this platform has no SO_REUSEPORT; run one process, or give each its own port")
     for _ in range(_PORT_TRIES - 1):
         try:
-            return _bound(host, port, reuse_port, backlog)
+            return _bound(found, port, reuse_port, backlog)
         except OSError as error:
             # A port that is free on one address may be in use on the next.
             if port or error.errno != errno.EADDRINUSE:
                 raise
-    return _bound(host, port, reuse_port, backlog)
+    return _bound(found, port, reuse_port, backlog)
 
 
-def _bound(host: str, port: int, reuse_port: bool, backlog: int) -> list[socket.socket]:
+def _bound(found: list[Any], port: int, reuse_port: bool, backlog: int) -> list[socket.socket]:
     sockets: list[socket.socket] = []
     missing: OSError | None = None
     with contextlib.ExitStack() as opened:
-        for family, kind, protocol, _, address in _resolved(host or None, port):
+        for family, kind, protocol, _, address in found:
             try:
                 sock = opened.enter_context(socket.socket(family, kind, protocol))
                 if family == socket.AF_INET6:
@@ -103,8 +111,27 @@ def _bound(host: str, port: int, reuse_port: bool, backlog: int) -> list[socket.
     raise missing
 
 
-def _resolved(host: str | None, port: int) -> list[Any]:
-    found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+async def resolve(host: str, port: int) -> list[Any]:
+    """The addresses to bind to, for `bind_resolved`. A name is looked up in another thread: it may take seconds.
+
+    Args:
+        host: an address or a name; empty for all addresses of both families.
+        port: the port; 0 for a free one.
+
+    Raises:
+        OSError: the host is unknown.
+    """
+    try:
+        return _resolved(host or None, port, socket.AI_NUMERICHOST)
+    except socket.gaierror:
+        found = await asyncio.get_running_loop().getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )
+        return list(dict.fromkeys(found))
+
+
+def _resolved(host: str | None, port: int, flags: int = 0) -> list[Any]:
+    found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE | flags)
     return list(dict.fromkeys(found))
 
 

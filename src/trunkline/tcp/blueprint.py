@@ -16,6 +16,8 @@ from trunkline.wire.codecs import Codec
 if TYPE_CHECKING:
     from trunkline.tcp.connection import TcpConnection
 
+_TELLING_LIMIT = 256
+
 __all__ = ["Blueprint", "Callback", "Callbacks", "Owner"]
 
 Callback = Callable[..., object] | Callable[..., Awaitable[object]]
@@ -37,6 +39,9 @@ class Owner(Protocol):
 
 class Callbacks:
     """What the user wants to hear of: functions, or coroutine functions that run as tasks. None for nothing.
+
+    A function that returns a coroutine, as ``lambda connection, message: handle(message)`` may do, counts as a
+    coroutine function. For `on_message`, what it returns for a connection's first message tells.
 
     Attributes:
         on_connection: (connection) when it is up, and again when it is down: ``close_reason`` is set then.
@@ -74,9 +79,21 @@ class Blueprint:
         options: their bounds.
         codec: between the framer and the user; None for bytes as they are.
         budget: what they may hold unsent together; None for the one of the process.
+        pauses_over_high: whether reading pauses over the high-water mark, where the options do not say.
     """
 
-    __slots__ = ("_deadlines", "budget", "callbacks", "codec", "options", "owner", "reactor", "tasks")
+    __slots__ = (
+        "_deadlines",
+        "_telling",
+        "budget",
+        "callbacks",
+        "codec",
+        "options",
+        "owner",
+        "pauses_over_high",
+        "reactor",
+        "tasks",
+    )
 
     def __init__(
         self,
@@ -86,16 +103,21 @@ class Blueprint:
         options: ConnectionOptions | None = None,
         codec: Codec[Any] | None = None,
         budget: OutboundBudget | None = None,
+        *,
+        pauses_over_high: bool = True,
     ) -> None:
         self.reactor = reactor
         self.owner = owner
         self.options = options or ConnectionOptions()
         self.codec = codec
         self.budget = budget or PROCESS_BUDGET
+        pauses = self.options.pause_over_high
+        self.pauses_over_high = pauses_over_high if pauses is None else pauses
         self.tasks: set[asyncio.Task[object]] = set()
+        self._telling = 0
         self._deadlines: Deadlines | None = None
         self.callbacks = Callbacks(
-            self._plain(callbacks.on_message, retains=True),
+            self._message_handler(callbacks.on_message),
             on_connection=self._plain(callbacks.on_connection),
             on_error=self._plain(callbacks.on_error),
             on_write_complete=self._plain(callbacks.on_write_complete),
@@ -108,21 +130,65 @@ class Blueprint:
             self._deadlines = Deadlines.of(self.options, session)
         return self._deadlines
 
-    def _plain(self, callback: Callback | None, *, retains: bool = False) -> Callback | None:
-        """A function that starts a task, where the user gave a coroutine function."""
-        if callback is None or not (
-            inspect.iscoroutinefunction(callback) or inspect.iscoroutinefunction(getattr(callback, "__call__", None))  # noqa: B004
-        ):
-            return callback
+    def tell(self, callback: Callback | None, *args: object) -> None:
+        """Calls what the user gave to hear of something that concerns no connection: a function or coroutine function.
 
-        def start(connection: "TcpConnection", *args: object) -> None:
-            task: asyncio.Task[object] = self.reactor.loop.create_task(callback(connection, *args))  # type: ignore[arg-type]
+        What it raises is reported. Of its coroutines, 256 may run at a time; while they do, no further one is begun.
+        """
+        if callback is None:
+            return
+        name = getattr(callback, "__qualname__", repr(callback))
+        try:
+            result = callback(*args)
+        except (Exception, asyncio.CancelledError) as error:
+            self.reactor.report(error, name)
+            return
+        if not inspect.iscoroutine(result):
+            return
+        if self._telling >= _TELLING_LIMIT:
+            result.close()  # it has not begun
+            return
+        task: asyncio.Task[object] = self.reactor.spawn(result, name)
+        self._telling += 1
+        self.tasks.add(task)
+        task.add_done_callback(self._told)
+
+    def _told(self, task: "asyncio.Task[object]") -> None:
+        self._telling -= 1
+        self.tasks.discard(task)
+
+    def _plain(self, callback: Callback | None, *, retains: bool = False) -> Callable[..., bool] | None:
+        """A function that calls the user's, and runs as a task what that returns to be awaited; says whether it did."""
+        if callback is None:
+            return None
+
+        def run(connection: "TcpConnection", *args: object) -> bool:
+            result = callback(connection, *args)
+            if not inspect.iscoroutine(result):
+                return False
+            task: asyncio.Task[object] = self.reactor.loop.create_task(result)
             self.tasks.add(task)
             if retains:
                 connection.retain()
             task.add_done_callback(lambda task: self._task_done(task, connection, retains))
+            return True
 
-        return start
+        return run
+
+    def _message_handler(self, on_message: Callback | None) -> Callback | None:
+        """As `_plain`; a plain function is looked at once for each connection, and is called as it is from then on."""
+        run = self._plain(on_message, retains=True)
+        if on_message is None or run is None or _is_coroutine_function(on_message):
+            return run
+
+        def look(connection: "TcpConnection", *args: object) -> None:
+            if run(connection, *args):
+                self.callbacks.on_message = run
+                connection.hand_to(run)
+            else:
+                connection.hand_to(on_message)
+
+        return look
 
     def _task_done(self, task: "asyncio.Task[object]", connection: "TcpConnection", retained: bool) -> None:
         self.tasks.discard(task)
@@ -147,3 +213,7 @@ class Blueprint:
             task.cancel()
         if tasks:
             await asyncio.wait(tasks, timeout=1.0)
+
+
+def _is_coroutine_function(callback: Callback) -> bool:
+    return inspect.iscoroutinefunction(callback) or inspect.iscoroutinefunction(getattr(callback, "__call__", None))  # noqa: B004

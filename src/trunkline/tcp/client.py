@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import ssl
+from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
@@ -40,7 +41,8 @@ class TcpClient:
         on_error: called when the server broke the protocol, before the connection is closed.
         on_write_complete: called when all that was sent has been taken by the operating system.
         on_high_water: called with the unsent bytes when they pass the high-water mark.
-        on_connect_failed: called with the error when an attempt to connect failed.
+        on_connect_failed: called with the error when an attempt to connect failed; it is tried again in any case. What
+            it raises is reported.
         count: how many connections to keep up.
         new_backoff: makes what says how long to wait after a failed or lost connection, one for each connection.
         codec: between the framer and the user; None for bytes as they are.
@@ -51,6 +53,7 @@ class TcpClient:
 
     Attributes:
         connections: those that are up, by their id.
+        closed: connections that ended so far, by reason.
     """
 
     def __init__(
@@ -64,7 +67,7 @@ class TcpClient:
         on_error: Callback | None = None,
         on_write_complete: Callback | None = None,
         on_high_water: Callback | None = None,
-        on_connect_failed: Callable[[Exception], object] = lambda _error: None,
+        on_connect_failed: Callback | None = None,
         count: int = 1,
         new_backoff: Callable[[], FullJitter] = FullJitter,
         codec: Codec[Any] | None = None,
@@ -74,6 +77,7 @@ class TcpClient:
         connect_timeout: float = 10.0,
     ) -> None:
         self.connections: dict[int, TcpConnection] = {}
+        self.closed: Counter[str] = Counter()
         self._reactor = reactor
         self._address = address
         self._new_framer = new_framer
@@ -90,11 +94,12 @@ class TcpClient:
             on_write_complete=on_write_complete,
             on_high_water=on_high_water,
         )
-        self._blueprint = Blueprint(reactor, self, callbacks, options, codec, budget)
+        self._blueprint = Blueprint(reactor, self, callbacks, options, codec, budget, pauses_over_high=False)
         self._tasks: set[asyncio.Task[None]] = set()
         self._ready: dict[int, asyncio.Future[None]] = {}
         self._lost: dict[int, asyncio.Future[None]] = {}
         self._changed = asyncio.Event()
+        self._stopped = False
         self._timer: Timer | None = None
         self._checked_at = 0.0
 
@@ -106,6 +111,7 @@ class TcpClient:
     def start(self) -> None:
         """Begins to connect. Starting twice does nothing."""
         if not self._tasks:
+            self._stopped = False
             self._start_checks()
             for number in range(self._count):
                 name = f"client {number} of {self._address}"
@@ -119,9 +125,12 @@ class TcpClient:
 
         Raises:
             TimeoutError: they are not up in time.
+            ConnectionClosed: the client is stopped.
         """
         async with asyncio.timeout(timeout):
             while True:
+                if self._stopped:
+                    raise ConnectionClosed(CloseReason.CLOSED)
                 up = [one for one in self.connections.values() if one.is_open and one.is_established]
                 if len(up) >= self._count:
                     return up[0]
@@ -130,6 +139,8 @@ class TcpClient:
 
     async def stop(self, reason: str = CloseReason.CLOSED) -> None:
         """Closes the connections in good order and connects no more; running handlers have the close timeout to end."""
+        self._stopped = True
+        self._changed.set()
         tasks, self._tasks = self._tasks, set()
         for task in tasks:
             task.cancel()
@@ -180,12 +191,17 @@ class TcpClient:
         while True:
             try:
                 connection = await self.open()
-            except (OSError, ProtocolError, ConnectionClosed) as error:
-                self._reactor.run_guarded(self._on_connect_failed, error)
+            except Exception as error:
+                if not isinstance(error, OSError | ProtocolError | ConnectionClosed):
+                    self._reactor.report(error, f"making a connection to {self._address}")  # it won't mend by itself
+                self._blueprint.tell(self._on_connect_failed, error)
             else:
-                backoff.reset()
+                up_at = self._reactor.now()
                 if (lost := self._lost.get(connection.id)) is not None:
                     await asyncio.shield(lost)
+                # One that is closed soon after it came up, by a server that is full or falls over, is a failure too.
+                if self._reactor.now() - up_at > backoff.cap:
+                    backoff.reset()
             await asyncio.sleep(backoff.next_wait())
 
     # What the connections say.
@@ -209,6 +225,7 @@ class TcpClient:
         self.connections.pop(connection.id, None)
         lost, ready = self._lost.pop(connection.id), self._ready.get(connection.id)
         lost.set_result(None)
+        self.closed[connection.close_reason or CloseReason.CLOSED] += 1
         if ready is not None and not ready.done():
             reason = connection.close_reason or CloseReason.CLOSED
             error = connection.framer.error
@@ -226,10 +243,10 @@ class TcpClient:
 
     def _check(self) -> None:
         now = self._reactor.now()
-        late, self._checked_at = now - self._checked_at > 2 * CHECK_INTERVAL, now
+        lost, self._checked_at = now - self._checked_at, now
         for connection in list(self.connections.values()):
-            if late:
-                connection.forgive(now)
+            if lost > 2 * CHECK_INTERVAL:
+                connection.forgive(now, lost)
             connection.check(now)
 
 

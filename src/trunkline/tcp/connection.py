@@ -5,7 +5,7 @@ import itertools
 from collections.abc import Callable
 from typing import Any, cast
 
-from trunkline.errors import PeerTimeout, ProtocolError, UsageError
+from trunkline.errors import BadFrame, PeerTimeout, ProtocolError, UsageError
 from trunkline.tcp.blueprint import Blueprint
 from trunkline.tcp.inbound import CLOSED
 from trunkline.tcp.options import CloseReason
@@ -84,7 +84,8 @@ class TcpConnection(Timed):
     def shutdown(self) -> None:
         """Sends what is unsent, then the end of the stream; what the peer still sends is received. Any thread.
 
-        Over TLS, which has no half-closed streams, it closes. The peer has the close timeout to end its side.
+        Over TLS, which has no half-closed streams, it closes. A peer that does not end its side is dropped when nothing
+        came from it for the idle timeout, or where there is none, for the close timeout.
         """
         if self._in_thread(self.shutdown) and self.is_open:
             transport = cast(asyncio.Transport, self._transport)
@@ -113,11 +114,15 @@ class TcpConnection(Timed):
                 self._write_output()
             self._ending(reason)
         if self._transport is not None:
+            if not self._transport.is_closing():  # after `shutdown`, the time for it begins only now
+                self._closing_at = self._blueprint.reactor.now()
             self._hold(CLOSED)
             self._transport.close()
 
     def finish(self, reason: str, farewell: Callable[["TcpConnection"], object] | None = None) -> None:
         """Takes nothing more from the peer, and closes as soon as all that has come is handled and answered.
+
+        Where the user has paused the reading, messages that wait are waited for only as long as a handler runs.
 
         Args:
             reason: a word for the statistics.
@@ -125,6 +130,7 @@ class TcpConnection(Timed):
         """
         self._farewell = farewell
         self._ends_with = reason
+        self._finishing = True
         self._after_turn()
 
     def abort(self, reason: str = CloseReason.CLOSED) -> None:
@@ -206,6 +212,7 @@ class TcpConnection(Timed):
         """The event loop's: the connection is down."""
         if self._transport is None:
             return  # `give_up` has said so
+        cut_short = error is not None and self.close_reason is None and self.framer.unfinished
         if self.close_reason is None:
             self.close_reason = CloseReason.PEER_CLOSED if error is None else CloseReason.RESET
         self._transport = None
@@ -218,6 +225,8 @@ class TcpConnection(Timed):
         self._receive = self.framer.receive
         self._after_turn()
         self._blueprint.owner.connection_lost(self)
+        if cut_short and self.framer.error is None:
+            self._tell(self._blueprint.callbacks.on_error, BadFrame("the connection was reset within a frame"))
         if self._announced:
             self._tell(self._blueprint.callbacks.on_connection)
 
@@ -230,7 +239,7 @@ class TcpConnection(Timed):
         if callback is not None:
             try:
                 callback(self, *args)
-            except Exception as error:
+            except (Exception, asyncio.CancelledError) as error:
                 self.fail(error)
 
     def _broken(self, error: ProtocolError) -> None:
@@ -279,6 +288,14 @@ class TcpConnection(Timed):
                 TcpConnection.send(self, message)  # as it is, past any codec
             except UsageError as error:
                 self.fail(error)
+
+    def _over_budget(self) -> None:
+        """The peer does not read what is sent to it."""
+        if not self._holds & CLOSED:
+            self._hold(CLOSED)  # so it is told once, whatever is sent meanwhile
+            text = f"{self.unsent_bytes} bytes wait for the peer to read them"
+            self._tell(self._blueprint.callbacks.on_error, PeerTimeout(CloseReason.OVER_BUDGET, text))
+        self.abort(CloseReason.OVER_BUDGET)
 
     def _timed_out(self, error: PeerTimeout) -> None:
         self._tell(self._blueprint.callbacks.on_error, error)

@@ -24,6 +24,7 @@ class Deadlines(msgspec.Struct, frozen=True, kw_only=True):
     handshake: float
     idle: float
     write_idle: float
+    frame: float
     lifetime: float
     close: float
     beat: float
@@ -44,6 +45,7 @@ class Deadlines(msgspec.Struct, frozen=True, kw_only=True):
             handshake=handshake or NEVER,
             idle=options.idle_timeout or NEVER,
             write_idle=options.write_idle_timeout or NEVER,
+            frame=options.frame_timeout or NEVER,
             lifetime=options.lifetime or NEVER,
             close=options.close_timeout,
             beat=interval or NEVER,
@@ -64,6 +66,7 @@ class Deadlines(msgspec.Struct, frozen=True, kw_only=True):
             CloseReason.HEARTBEAT_LOST: f"no sign of life for {self.silence:g} s",
             CloseReason.IDLE: f"nothing came for {self.idle:g} s",
             CloseReason.WRITE_IDLE: f"nothing was sent for {self.write_idle:g} s",
+            CloseReason.FRAME_TIMEOUT: f"a frame was not whole after {self.frame:g} s",
             CloseReason.LIFETIME: f"a connection may live for {self.lifetime:g} s",
         }.get(reason, reason)
 
@@ -77,6 +80,9 @@ class Deadlines(msgspec.Struct, frozen=True, kw_only=True):
         beat_at: float,
         established: bool,
         closing_at: float | None,
+        frame_at: float = NEVER,
+        deaf: bool = False,
+        half_closed: bool = False,
     ) -> Verdict:
         """What is to be done with a connection.
 
@@ -88,22 +94,31 @@ class Deadlines(msgspec.Struct, frozen=True, kw_only=True):
             beat_at: when the last heartbeat was sent, or the connection came up.
             established: whether the peer has said who it is.
             closing_at: since when it is closing; None while it is open.
+            frame_at: when the frame that is not whole yet was begun; `NEVER` where there is none.
+            deaf: whether this side does not read at present. It can't answer then, so it beats whenever it has said
+                nothing for an interval.
+            half_closed: whether it is closing, but the peer may still send.
         """
         if closing_at is not None:
             due = closing_at + self.close
+            if half_closed:
+                silence = self.close if self.idle == NEVER else self.idle
+                due = min(max(closing_at, heard_at) + silence, frame_at + self.frame, started_at + self.lifetime)
             return (CloseReason.CLOSED, NEVER) if now > due else (None, due)
         ends = [
             (started_at + self.lifetime, CloseReason.LIFETIME),
             (heard_at + self.silence, CloseReason.HEARTBEAT_LOST),
             (heard_at + self.idle, CloseReason.IDLE),
             (said_at + self.write_idle, CloseReason.WRITE_IDLE),
+            (frame_at + self.frame, CloseReason.FRAME_TIMEOUT),
         ]
         if not established:
             ends.append((started_at + self.handshake, CloseReason.HANDSHAKE_TIMEOUT))
         due, reason = min(ends)
         if now > due:
             return reason, NEVER
-        next_beat = (beat_at if self.always_beats else max(beat_at, heard_at)) + self.beat
+        spoken_at = said_at if deaf else heard_at
+        next_beat = (beat_at if self.always_beats else max(beat_at, spoken_at)) + self.beat
         if established and now >= next_beat:
             return "beat", min(due, now + self.beat)
         return None, min(due, next_beat) if established else due

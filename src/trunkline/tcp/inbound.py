@@ -10,7 +10,7 @@ from trunkline.errors import BadFrame, ConnectionClosed, ProtocolError
 from trunkline.tcp.blueprint import Blueprint
 from trunkline.tcp.limits import TokenBucket
 from trunkline.tcp.options import CloseReason
-from trunkline.tcp.outbound import AT_ONCE, IN_PASS, Outbound
+from trunkline.tcp.outbound import AT_ONCE, Outbound
 from trunkline.wire import Codec, Framer
 
 __all__ = ["CLOSED", "Inbound"]
@@ -34,8 +34,8 @@ class Inbound(Outbound):
     """Messages in."""
 
     __slots__ = (
-        "_buckets", "_debt", "_ends_with", "_flowing", "_held", "_holds", "_iterating", "_more", "_on_message",
-        "_reading_paused", "_receive", "_retained", "_turn", "_waiter", "received", "received_bytes",
+        "_buckets", "_debt", "_ends_with", "_finishing", "_flowing", "_held", "_holds", "_iterating", "_more",
+        "_on_message", "_reading_paused", "_receive", "_retained", "_turn", "_waiter", "received", "received_bytes",
     )  # fmt: skip
 
     def __init__(self, blueprint: Blueprint, framer: Framer) -> None:
@@ -53,6 +53,7 @@ class Inbound(Outbound):
         self._more = False  # whether the session has more messages in what came already
         self._debt: asyncio.TimerHandle | None = None  # when what came over the rate is paid for
         self._ends_with: str | None = None  # why to close when all that has come is handled
+        self._finishing = False  # whether it is this side that wants to close then
         self._reading_paused = False
         self._receive: Callable[[bytes], list[Any]] = framer.receive
         self._buckets: tuple[TokenBucket, TokenBucket] | None = None
@@ -76,7 +77,7 @@ class Inbound(Outbound):
         self.received_bytes += len(data)
         try:
             messages = self._receive(data)
-        except Exception as error:  # of a framer, a codec or a judge of hellos that is the user's
+        except (Exception, asyncio.CancelledError) as error:  # of the user's framer, codec or judge of hellos
             self.fail(error)
             return
         self.received += len(messages)
@@ -84,7 +85,7 @@ class Inbound(Outbound):
             self._hold_messages(messages, len(data))
         elif len(messages) == 1:
             # The common case by the shortest way: one message, and its answer written here, as `_flush` would do it.
-            self._room = IN_PASS
+            self._room = self._pass_room
             try:
                 self._on_message(self, messages[0])  # type: ignore[misc]  # it flows only where there is a callback
                 self._room = AT_ONCE
@@ -98,7 +99,7 @@ class Inbound(Outbound):
                         self._written(len(frame))
                 elif out:
                     self._flush()
-            except Exception as error:
+            except (Exception, asyncio.CancelledError) as error:
                 self._room = AT_ONCE
                 self.fail(error)
             if not self._flowing or self.framer.error is not None:
@@ -125,6 +126,8 @@ class Inbound(Outbound):
                 # What has come already is handed over; what comes next has to wait.
                 self._take_turn()
                 self._hold(_RATE)
+                if self._debt is not None:
+                    self._debt.cancel()
                 self._debt = self._blueprint.reactor.loop.call_later(wait, self._unhold, _RATE)
                 return
         self._take_turn()
@@ -150,7 +153,7 @@ class Inbound(Outbound):
         now, on_message = self._blueprint.reactor.now, self._on_message
         rest = iter(messages)
         until = now() + _TURN_SECONDS
-        self._room = IN_PASS
+        self._room = self._pass_room
         try:
             for _ in range(0, len(messages), _GLANCE):
                 for message in itertools.islice(rest, _GLANCE):
@@ -162,7 +165,7 @@ class Inbound(Outbound):
             self._room = AT_ONCE
             if self._out:
                 self._flush()
-        except Exception as error:
+        except (Exception, asyncio.CancelledError) as error:
             self._room = AT_ONCE
             self.fail(error)
         self._held[:0] = list(rest)[::-1]
@@ -177,9 +180,20 @@ class Inbound(Outbound):
             if self.framer.error is not None:
                 self._broken(self.framer.error)
             elif self._ends_with is not None and not (self._retained or self._iterating):
-                self.close(self._ends_with)
+                if self._ends_with == CloseReason.PEER_CLOSED and self.framer.unfinished:
+                    self.framer.error = BadFrame("the stream ends within a frame")
+                    self._broken(self.framer.error)
+                else:
+                    self.close(self._ends_with)
+        elif self._finishing and self._waits_in_vain():
+            # What waits would wait for ever: nobody is at work who would resume the reading.
+            self.close(self._ends_with or CloseReason.CLOSED)
         self._wake()
         self._pace()
+
+    def _waits_in_vain(self) -> bool:
+        """Whether the user has paused the reading, and nobody is at work who would resume it."""
+        return self._holds & (_PAUSED | CLOSED) == _PAUSED and not (self._retained or self._iterating)
 
     def _hold(self, why: int) -> None:
         self._holds |= why
@@ -191,8 +205,13 @@ class Inbound(Outbound):
         self._flowing = not self._holds
         self._pace()
 
+    def _is_deaf(self) -> bool:
+        """Where nothing is read: whether that is this side's doing, and not because the peer has ended."""
+        return bool(self._held or self._more) or self._ends_with != CloseReason.PEER_CLOSED
+
     def _pressure_changed(self) -> None:
-        (self._hold if self._over_high else self._unhold)(_OVER_HIGH)
+        if self._blueprint.pauses_over_high:
+            (self._hold if self._over_high else self._unhold)(_OVER_HIGH)
 
     def _pace(self) -> None:
         """Reads on, or stops reading, and has the messages that wait handed over, as things stand now."""
@@ -228,9 +247,15 @@ class Inbound(Outbound):
         if self._ends_with is not None:
             self._after_turn()
 
+    def hand_to(self, on_message: Callable[..., object]) -> None:
+        """Hands messages to this function from now on. For the blueprint, which knows the user's better by then."""
+        self._on_message = on_message
+
     def pause_reading(self) -> None:
         """Takes no more from the peer until `resume_reading`; what has been cut out already waits too."""
         self._hold(_PAUSED)
+        if self._finishing:
+            self._after_turn()
 
     def resume_reading(self) -> None:
         """Goes on reading."""

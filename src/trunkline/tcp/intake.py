@@ -79,12 +79,15 @@ class Intake:
     async def _open(self, sock: socket.socket, host: str, peer: str) -> None:
         connection: TcpConnection | None = None
         refusal: str | None = None
+        loop = self._blueprint.reactor.loop
+        began = loop.time()
+        ends = began + self._handshake_timeout  # for a proxy's header, TLS and a hello, all together
         try:
             if sock.family != socket.AF_UNIX:
                 # A command is one small write; Nagle would hold it back for the peer's delayed ack.
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                 if self._admission.needs_proxy_header(host):
-                    source = await self._read_proxy_header(sock)
+                    source = await self._read_proxy_header(sock, ends)
                     if source is not None:
                         refusal = self._admission.admit_behind(source[0])
                         if refusal is not None:
@@ -92,12 +95,13 @@ class Intake:
                         host, peer = source[0], address_text(source)
             connection = new_connection(self._blueprint, self._new_framer(), peer)
             connection.host = host
+            connection.began(began)
             made = connection
-            await self._blueprint.reactor.loop.connect_accepted_socket(
+            await loop.connect_accepted_socket(
                 lambda: made,
                 sock,
                 ssl=self._context,
-                ssl_handshake_timeout=self._handshake_timeout if self._context is not None else None,
+                ssl_handshake_timeout=max(0.001, ends - loop.time()) if self._context is not None else None,
             )
         except (OSError, ProtocolError):
             refusal = RefusalReason.HANDSHAKE_FAILED
@@ -113,11 +117,11 @@ class Intake:
                 self._admission.release(host, established=False)
                 self._on_refused(refusal or RefusalReason.HANDSHAKE_FAILED)
 
-    async def _read_proxy_header(self, sock: socket.socket) -> tuple[str, int] | None:
+    async def _read_proxy_header(self, sock: socket.socket, ends: float) -> tuple[str, int] | None:
         """Whose connection a proxy passes on; exactly the header is taken from the socket, since TLS may follow."""
         header = ProxyHeader()
         loop = self._blueprint.reactor.loop
-        async with asyncio.timeout(self._handshake_timeout):
+        async with asyncio.timeout_at(ends):
             while True:
                 data = await self._peek(loop, sock)
                 if not data:

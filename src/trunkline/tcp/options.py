@@ -4,6 +4,8 @@ from typing import Final, Literal
 
 import msgspec
 
+from trunkline.errors import UsageError
+
 __all__ = ["CloseReason", "ConnectionOptions"]
 
 
@@ -24,6 +26,8 @@ class CloseReason:
     """The connection has lived as long as the options allow."""
     HANDSHAKE_TIMEOUT: Final = "handshake_timeout"
     """The peer did not say who it is in time."""
+    FRAME_TIMEOUT: Final = "frame_timeout"
+    """A frame that had begun was not whole in time."""
     BAD_FRAME: Final = "bad_frame"
     """The peer broke the protocol."""
     OVER_BUDGET: Final = "over_budget"
@@ -48,6 +52,10 @@ class ConnectionOptions(msgspec.Struct, frozen=True, kw_only=True):
     """Seconds without a byte from the peer, after which it is closed; None for never."""
     write_idle_timeout: float | None = None
     """Seconds without a byte to the peer, after which it is closed; None for never."""
+    frame_timeout: float | None = 60.0
+    """Seconds from when a frame has begun until it must be whole, whatever comes of it meanwhile; None for never. It is
+    to be raised where long messages come over slow lines: 1 MiB at 40 kbit/s takes 210 s. Time in which reading is
+    paused does not count."""
     lifetime: float | None = None
     """Seconds after which a connection is closed, however busy it is; None for never."""
     heartbeat_interval: float | None = None
@@ -58,7 +66,11 @@ class ConnectionOptions(msgspec.Struct, frozen=True, kw_only=True):
     heartbeat_message: bytes | None = None
     """What is sent for a heartbeat where there is no session, whose own ping goes before it."""
     high_water_bytes: int = 65_536
-    """Unsent bytes over which reading from the peer pauses, so that a peer that does not read can't go on asking."""
+    """Unsent bytes over which `on_high_water` is called, and a server stops reading from the peer, so that a peer that
+    does not read can't go on asking."""
+    pause_over_high: bool | None = None
+    """Whether reading pauses over the high-water mark; None: in servers, not in clients. Were it both ends of one
+    connection that wait for the other to read, they would wait for ever."""
     low_water_bytes: int = 16_384
     """Unsent bytes under which it goes on."""
     unsent_limit_bytes: int = 1_048_576
@@ -67,7 +79,8 @@ class ConnectionOptions(msgspec.Struct, frozen=True, kw_only=True):
     """What becomes of a message over the limit: the connection is dropped, `send` raises `Overloaded`, `send` waits (in
     the reactor's thread it raises: a coroutine awaits `drain` before it sends), or the oldest unsent messages go."""
     send_timeout: float = 30.0
-    """Seconds for which a thread's `send` waits at the most, where the policy is to wait."""
+    """Seconds for which a thread waits at the most for the reactor to take what it sends, or for room, where the policy
+    is to wait; 0 for not at all."""
     unread_timeout: float = 15.0
     """Seconds for which a peer may take nothing of what waits for it."""
     close_timeout: float = 5.0
@@ -79,3 +92,15 @@ class ConnectionOptions(msgspec.Struct, frozen=True, kw_only=True):
     None for no such limit."""
     messages_per_second: float | None = None
     """Messages that are handled per second in the long run, in the same way; None for no such limit."""
+
+    def __post_init__(self) -> None:
+        for name in self.__struct_fields__:
+            value = getattr(self, name)
+            if (
+                isinstance(value, int | float)
+                and not isinstance(value, bool)
+                and not (value > 0 or (name == "send_timeout" and value == 0))
+            ):
+                raise UsageError(f"{name} = {value}: it must be more than 0")
+        if self.overflow not in ("close", "raise", "wait", "drop_oldest"):
+            raise UsageError(f'overflow = "{self.overflow}": it must be close, raise, wait or drop_oldest')

@@ -2,7 +2,6 @@
 
 import abc
 import asyncio
-from collections.abc import Callable
 from threading import get_ident
 from typing import Any
 
@@ -11,13 +10,15 @@ from trunkline.tcp.blueprint import Blueprint
 from trunkline.tcp.options import CloseReason
 from trunkline.wire import Framer
 
-__all__ = ["AT_ONCE", "IN_PASS", "Outbound"]
+__all__ = ["AT_ONCE", "Outbound"]
 
 AT_ONCE = 0
 """No room: each message is written when it is sent, or waits for the transport."""
-IN_PASS = 256
-"""How many messages may be sent while messages are handled, before anybody looks at them."""
-_SMALL_BYTES = 4096
+_PASS_MESSAGES = 256  # that may be sent while messages are handled, before anybody looks at them
+_SMALL_BYTES = 1024  # of each of these
+_NONE = -1  # of them, because the transport holds something
+_BUDGET_INTERVAL = 0.05  # seconds between two looks whether others have left room in the budget
+_RESERVED_BYTES = 4_096  # that a connection takes from the budget at once for what other threads send
 
 
 class Outbound(asyncio.Protocol):
@@ -28,9 +29,9 @@ class Outbound(asyncio.Protocol):
     """
 
     __slots__ = (
-        "_backlog", "_blueprint", "_charged", "_counted", "_drained", "_handed", "_out", "_over_high", "_posted_bytes",
-        "_room", "_rung", "_tells_written", "_thread_id", "_transport", "_unsent", "close_reason", "dropped", "framer",
-        "sent", "sent_bytes",
+        "_backlog", "_blueprint", "_charged", "_counted", "_drained", "_handed", "_in_pass", "_out", "_over_high",
+        "_pass_room", "_posted_bytes", "_refused", "_reserved", "_room", "_rung", "_tells_written", "_thread_id",
+        "_transport", "_unsent", "close_reason", "dropped", "framer", "sent", "sent_bytes",
     )  # fmt: skip
 
     framer: Framer
@@ -46,6 +47,9 @@ class Outbound(asyncio.Protocol):
         self._out: list[bytes] = []
         self._counted = 0  # how many of them are counted in _unsent
         self._unsent = 0  # their bytes, before they are framed
+        # So many may be sent in a pass: together they are within the limit, where the transport holds nothing yet.
+        self._in_pass = max(1, min(_PASS_MESSAGES, blueprint.options.unsent_limit_bytes // _SMALL_BYTES))
+        self._pass_room = self._in_pass  # and none while it holds something
         self._room = AT_ONCE  # how many messages _out may hold before anybody looks; more than none in a pass only
         self._backlog = False  # whether the transport still holds bytes
         self._handed = 0  # how many at most, then
@@ -53,12 +57,22 @@ class Outbound(asyncio.Protocol):
         self._charged = 0  # what the budget has been told of
         self._tells_written = blueprint.callbacks.on_write_complete is not None
         self._posted_bytes = 0  # what other threads have sent since the reactor last looked
+        self._refused = False  # whether the last message was, for want of room
+        self._reserved = 0  # what the budget has been told of for these
         self._rung = False  # whether it has been told to look
         self._drained: asyncio.Future[None] | None = None
 
     @abc.abstractmethod
     def abort(self, reason: str = CloseReason.CLOSED) -> None:
         """Drops the connection now."""
+
+    @abc.abstractmethod
+    def _over_budget(self) -> None:
+        """The peer does not read: tells the user, and drops the connection."""
+
+    @abc.abstractmethod
+    def _tell(self, callback: Any, *args: object) -> None:
+        """Calls a callback of the user with the connection; what it raises ends the connection."""
 
     @abc.abstractmethod
     def _pressure_changed(self) -> None:
@@ -93,11 +107,21 @@ class Outbound(asyncio.Protocol):
             return
         if self._transport is None or self.close_reason is not None:
             raise ConnectionClosed(self.close_reason or CloseReason.CLOSED)
-        overflow = self._blueprint.options.overflow
-        if self._backlog and overflow in ("raise", "wait"):
+        overflow, budget = self._blueprint.options.overflow, self._blueprint.budget
+        if self._backlog:
+            self.framer.check(message)  # it is framed later, when nobody could be told
             self._count()
-            if self._excess(len(message)) > 0:
-                raise Overloaded(f"{self._unsent + self._handed} bytes are unsent already; await drain() first")
+            full = self._excess(len(message)) > 0
+        else:
+            full = budget.used_bytes > 0 and budget.used_bytes + len(message) > budget.limit_bytes
+        if full and overflow in ("raise", "wait"):
+            self._refused = True
+            raise Overloaded(f"{self.unsent_bytes} bytes are unsent already; await drain() first")
+        if full and not self._backlog:  # others have used up the budget
+            self.dropped += 1
+            if overflow == "close":
+                self._over_budget()
+            return
         self._out.append(message)
         self._flush()
 
@@ -123,7 +147,7 @@ class Outbound(asyncio.Protocol):
     def _overflow(self, excess: int) -> None:
         overflow = self._blueprint.options.overflow
         if overflow == "close":
-            self.abort(CloseReason.OVER_BUDGET)
+            self._over_budget()
         if overflow != "drop_oldest":
             return  # the next message is refused; a pass goes over the limit by one batch at the most
         out, count, size = self._out, 0, 0
@@ -212,15 +236,31 @@ class Outbound(asyncio.Protocol):
     def _post(self, message: bytes) -> None:
         if self.close_reason is not None or self._transport is None:
             raise ConnectionClosed(self.close_reason or CloseReason.CLOSED)
+        self.framer.check(message)
         size = len(message)
         if self._full(size):
             self._wait_for_room(size)
-        # Without a lock, for which threads would queue at each message. Should two of them count at once, the count
-        # is short by one message, and only until the reactor looks and begins it anew.
+        # Without a lock, for which threads would queue at each message. Where an interpreter lets two of them count at
+        # once, the count is short, and only until the reactor looks and begins it anew.
         self._posted_bytes += size
+        if self._posted_bytes > self._reserved:
+            self._reserve(size)
         self._out.append(message)
         if not self._rung:
             self._ring()
+
+    def _reserve(self, size: int) -> None:
+        budget, more = self._blueprint.budget, max(size, _RESERVED_BYTES)
+        with budget.changed:
+            self._reserved += more
+            budget.used_bytes += more
+
+    def _give_back(self) -> None:
+        budget = self._blueprint.budget
+        with budget.changed:
+            budget.used_bytes -= self._reserved
+            self._reserved = 0
+        budget.wake()
 
     def _wait_for_room(self, size: int) -> None:
         budget, options = self._blueprint.budget, self._blueprint.options
@@ -238,22 +278,30 @@ class Outbound(asyncio.Protocol):
         """Tells the reactor that something was sent. Once for all that comes before it looks."""
         if not self._rung:
             self._rung = True
-            self._blueprint.reactor.call(self._look)
+            try:
+                self._blueprint.reactor.call(self._look)
+            except RuntimeError:  # its loop is closed
+                self._rung = False
+                raise ConnectionClosed(self.close_reason or CloseReason.CLOSED) from None
 
     def _full(self, size: int) -> bool:
         budget, options, unsent = self._blueprint.budget, self._blueprint.options, self._posted_bytes
-        over_budget = False
-        if options.overflow in ("raise", "wait"):  # else the reactor says what becomes of it, once it has come so far
-            over_budget = budget.used_bytes + size > budget.limit_bytes
-            if self._backlog:  # else what a pass sends is about to be written, and nobody would tell that it was
-                unsent += self._unsent + self._handed
-        over = over_budget or unsent + size > options.unsent_limit_bytes
-        return over and unsent > 0 and self.close_reason is None  # one message more than nothing always has room
+        if self.close_reason is not None:
+            return False
+        if unsent + size > self._reserved and 0 < budget.used_bytes > budget.limit_bytes - size:
+            return True
+        # What a pass sends is about to be written, and nobody would tell that it was. And where the options say that a
+        # connection is closed, or the oldest messages go, the reactor does so, once it has come so far.
+        if self._backlog and options.overflow in ("raise", "wait"):
+            unsent += self._unsent + self._handed
+        return unsent > 0 and unsent + size > options.unsent_limit_bytes  # one more than nothing always has room
 
     def _look(self) -> None:
         """Other threads have sent."""
         self._rung = False  # before anything is taken: who sends from now on rings again
         self._posted_bytes = 0
+        if self._reserved:
+            self._give_back()
         if self.close_reason is not None:
             self._take(len(self._out))
         else:
@@ -272,10 +320,14 @@ class Outbound(asyncio.Protocol):
     def pause_writing(self) -> None:
         """The event loop's: the peer reads more slowly than we send."""
         self._backlog = True
+        self._pass_room = _NONE
+        if self._room > AT_ONCE:
+            self._room = _NONE
 
     def resume_writing(self) -> None:
         """The event loop's: the transport holds nothing any more."""
         self._backlog = False
+        self._pass_room = self._in_pass
         self._handed = self._counted = self._unsent = 0
         if not self._out:
             self._write_complete()
@@ -295,8 +347,7 @@ class Outbound(asyncio.Protocol):
         if not self._over_high and unsent > options.high_water_bytes:
             self._over_high = True
             self._pressure_changed()
-            if self._blueprint.callbacks.on_high_water is not None:
-                self._blueprint.reactor.run_guarded(self._blueprint.callbacks.on_high_water, self, unsent)
+            self._tell(self._blueprint.callbacks.on_high_water, unsent)
         elif unsent <= options.low_water_bytes:
             if self._over_high:
                 self._over_high = False
@@ -310,9 +361,8 @@ class Outbound(asyncio.Protocol):
             self._blueprint.reactor.loop.call_soon(self._tell_written)
 
     def _tell_written(self) -> None:
-        callback: Callable[..., object] | None = self._blueprint.callbacks.on_write_complete
-        if callback is not None and self._transport is not None:
-            self._blueprint.reactor.run_guarded(callback, self)
+        if self._transport is not None:
+            self._tell(self._blueprint.callbacks.on_write_complete)
 
     @property
     def unsent_bytes(self) -> int:
@@ -320,12 +370,16 @@ class Outbound(asyncio.Protocol):
         return self._unsent + self._handed + self._posted_bytes
 
     async def drain(self) -> None:
-        """Waits until no more than the low-water mark is unsent. Reactor's thread.
+        """Waits until no more than the low-water mark is unsent, or nothing if `send` was refused. Reactor's thread.
 
         Raises:
             ConnectionClosed: the connection is closed.
         """
-        while self.close_reason is None and self._unsent + self._handed > self._blueprint.options.low_water_bytes:
+        refused, self._refused = self._refused, False
+        enough = 0 if refused else self._blueprint.options.low_water_bytes
+        if refused and not self._backlog:
+            await asyncio.sleep(_BUDGET_INTERVAL)  # others have used up the budget
+        while self.close_reason is None and self._unsent + self._handed > enough:
             if self._drained is None or self._drained.done():
                 self._drained = self._blueprint.reactor.loop.create_future()
             await asyncio.shield(self._drained)

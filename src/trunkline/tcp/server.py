@@ -1,6 +1,7 @@
 """A TCP server: listens, admits, keeps the map of its connections, and stops in good order."""
 
 import asyncio
+import concurrent.futures
 import socket
 import ssl
 from collections import Counter
@@ -10,7 +11,7 @@ from typing import Any
 from trunkline.errors import ConnectionClosed, Overloaded
 from trunkline.reactor import Reactor, Timer
 from trunkline.tcp.acceptor import Acceptor
-from trunkline.tcp.binding import bind_tcp, bind_unix
+from trunkline.tcp.binding import bind_resolved, bind_unix, resolve
 from trunkline.tcp.blueprint import Blueprint, Callback, Callbacks
 from trunkline.tcp.budget import OutboundBudget
 from trunkline.tcp.connection import TcpConnection
@@ -42,7 +43,8 @@ class TcpServer:
         on_error: called when the peer broke the protocol, before its connection is closed: the place to tell it.
         on_write_complete: called when all that was sent has been taken by the operating system.
         on_high_water: called with the unsent bytes when they pass the high-water mark.
-        on_refused: called with the reason when a peer is turned away at once.
+        on_refused: called with the reason when a peer is turned away at once. What it raises is reported. Of its
+            coroutines, 256 may run at a time; while they do, peers are counted in `refused` alone.
         codec: between the framer and the user; None for bytes as they are.
         options: the bounds of each connection.
         limits: who may connect, and how many.
@@ -66,7 +68,7 @@ class TcpServer:
         on_error: Callback | None = None,
         on_write_complete: Callback | None = None,
         on_high_water: Callback | None = None,
-        on_refused: Callable[[str], object] = lambda _reason: None,
+        on_refused: Callback | None = None,
         codec: Codec[Any] | None = None,
         options: ConnectionOptions | None = None,
         limits: ConnectionLimits | None = None,
@@ -114,7 +116,7 @@ class TcpServer:
             OSError: the port is in use or not allowed, or the host is none of this machine's.
             UsageError: this platform can't share a port.
         """
-        sockets = bind_tcp(host, port, reuse_port=reuse_port)
+        sockets = bind_resolved(await resolve(host, port), port, reuse_port=reuse_port)
         for sock in sockets:
             await self.start(sock)
         bound: int = sockets[0].getsockname()[1]
@@ -170,7 +172,7 @@ class TcpServer:
 
     def _refuse(self, reason: str) -> None:
         self.refused[reason] += 1
-        self._on_refused(reason)
+        self._blueprint.tell(self._on_refused, reason)
 
     def connection_made(self, connection: TcpConnection) -> None:
         """A connection is up."""
@@ -194,16 +196,16 @@ class TcpServer:
 
     def _check(self) -> None:
         now = self._reactor.now()
-        late, self._checked_at = now - self._checked_at > 2 * CHECK_INTERVAL, now
+        lost, self._checked_at = now - self._checked_at, now
         for connection in list(self.connections.values()):
-            if late:
-                connection.forgive(now)
+            if lost > 2 * CHECK_INTERVAL:
+                connection.forgive(now, lost)
             connection.check(now)
 
     # What the user asks of all connections.
 
     def broadcast(self, message: Any, to: Callable[[TcpConnection], bool] | None = None) -> None:
-        """Sends one message to all connections. Any thread.
+        """Sends one message to all connections. Any thread; one that is not the reactor's waits until it is done.
 
         It goes to those that are established. A connection that is full by its own options does not keep it from the
         others: the message is dropped there, and counted in its ``dropped``.
@@ -211,10 +213,35 @@ class TcpServer:
         Args:
             message: the message.
             to: says which connections get it, in the reactor's thread; None for all.
+
+        Raises:
+            Overloaded: the reactor has not come so far within the options' send timeout. It was sent to nobody.
+            UsageError: the message can't be framed. It was sent to nobody, or to those before the first that says so.
         """
-        if not self._reactor.in_thread():
-            self._reactor.call(self.broadcast, message, to)
+        if self._reactor.in_thread():
+            self._broadcast(message, to)
             return
+        done: concurrent.futures.Future[None] = concurrent.futures.Future()
+
+        def run() -> None:
+            if done.set_running_or_notify_cancel():  # else nobody waits for it any more
+                try:
+                    self._broadcast(message, to)
+                except Exception as error:
+                    done.set_exception(error)
+                else:
+                    done.set_result(None)
+
+        self._reactor.call(run)
+        try:
+            # Waiting bounds what threads can hand over: one message each.
+            done.result(self._blueprint.options.send_timeout)
+        except TimeoutError:
+            if done.cancel():
+                raise Overloaded("the reactor is held up; the message was sent to nobody") from None
+            done.result()
+
+    def _broadcast(self, message: Any, to: Callable[[TcpConnection], bool] | None) -> None:
         for connection in list(self.connections.values()):
             if connection.is_open and connection.is_established and (to is None or to(connection)):
                 try:

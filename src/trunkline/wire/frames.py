@@ -172,6 +172,10 @@ class Frames(Session):
             self._check_sendable(longest)  # before any of them is compressed
         return b"".join([self._encode_long(message) for message in messages])
 
+    def check(self, message: bytes) -> None:
+        """Whether the peer takes it, and now. See `Framer.check`."""
+        self._check_sendable(len(message))
+
     def _check_sendable(self, length: int) -> None:
         if not self.established or self._closing:
             raise UsageError("a message can be sent only after the peer's hello and before this side's farewell")
@@ -188,6 +192,11 @@ class Frames(Session):
         return _HEAD.pack(len(payload) + 1, _DATA_COMPRESSED) + payload
 
     # What is heard.
+
+    @property
+    def unfinished(self) -> bool:
+        """Whether a part of a frame is held. See `Framer.unfinished`."""
+        return bool(self._rest) and not self.has_more
 
     def receive(self, data: bytes) -> list[bytes]:
         """The messages that `data` completes. See `Framer.receive`. After the peer's farewell there are none."""

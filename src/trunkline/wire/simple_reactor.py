@@ -118,6 +118,11 @@ class SimpleReactorWire(Session):
     def close(self, reason: str) -> None:
         """There is no farewell."""
 
+    @property
+    def unfinished(self) -> bool:
+        """Whether a part of a frame is held. See `Framer.unfinished`."""
+        return bool(self._rest) and not self.has_more
+
     def receive(self, data: bytes) -> list[bytes]:
         """The messages that `data` completes. See `Framer.receive`."""
         rest = self._rest
@@ -202,6 +207,11 @@ class SimpleReactorWire(Session):
     def _fail(self, error: ProtocolError) -> None:
         self.error = error
         self._decompressor = None
+
+    def check(self, message: bytes) -> None:
+        """Whether it has a length that can be sent. See `Framer.check`."""
+        if not 0 < len(message) <= self.limit_bytes:
+            self._refuse(message)
 
     def encode(self, message: bytes) -> bytes:
         """The frame of a message. With compression it can be read only behind all frames before it.

@@ -23,6 +23,14 @@ class Framer(abc.ABC):
     def __init__(self) -> None:
         self.error = None
 
+    @property
+    def unfinished(self) -> bool:
+        """Whether the beginning of a message has come whose end has not: a stream that ends here is cut short.
+
+        A framer of your own says so, and its connections have the frame timeout. Without it, nothing is ever cut short.
+        """
+        return False
+
     @abc.abstractmethod
     def receive(self, data: bytes) -> list[bytes]:
         """Takes the next bytes of the stream and returns the messages that they complete, in order.
@@ -38,8 +46,21 @@ class Framer(abc.ABC):
             UsageError: the message can't be framed: too long, or it holds what ends a frame.
         """
 
+    def check(self, message: bytes) -> None:  # noqa: B027  to be left as it is by who can't say
+        """Says beforehand what `encode` would, where that can be told of the message alone. Any thread.
+
+        Messages that have to wait are framed when nobody could be told any more. Without it, such a message ends its
+        connection then.
+
+        Raises:
+            UsageError: the message can't be framed.
+        """
+
     def encode_all(self, messages: list[bytes]) -> bytes:
         """The bytes to send for several messages: what `encode` gives for each, joined.
+
+        A framer whose frames depend on those before has one of its own, which looks at all messages before it frames
+        any: if one is bad, the good ones before it are framed again, one by one.
 
         Raises:
             UsageError: one of them can't be framed; none of them is to be sent then.
@@ -58,6 +79,11 @@ class PrefixFramer(Framer):
         super().__init__()
         self._rest = bytearray()
         self._need = 1
+
+    @property
+    def unfinished(self) -> bool:
+        """Whether a part of a frame is held. See `Framer.unfinished`."""
+        return bool(self._rest)
 
     def receive(self, data: bytes) -> list[bytes]:
         """The messages that `data` completes. See `Framer.receive`."""

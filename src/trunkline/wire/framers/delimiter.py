@@ -66,6 +66,11 @@ class DelimiterFramer(Framer):
             raise UsageError("escapes: a replacement must not hold the delimiter")
         return escape
 
+    @property
+    def unfinished(self) -> bool:
+        """Whether a part of a frame is held. See `Framer.unfinished`."""
+        return bool(self._rest)
+
     def receive(self, data: bytes) -> list[bytes]:
         """The messages that `data` completes. See `Framer.receive`."""
         if self.error is not None:
@@ -113,6 +118,10 @@ class DelimiterFramer(Framer):
             return self._pair.sub(lambda pair: self._unescape[pair[0]], frame)
         except KeyError:
             return None
+
+    def check(self, message: bytes) -> None:
+        """Whether `encode` takes it. See `Framer.check`."""
+        self.encode(message)
 
     def encode(self, message: bytes) -> bytes:
         """The frame of a message.

@@ -22,6 +22,11 @@ class FixedFramer(Framer):
         super().__init__()
         self._rest = bytearray()
 
+    @property
+    def unfinished(self) -> bool:
+        """Whether a part of a message is held. See `Framer.unfinished`."""
+        return bool(self._rest)
+
     def receive(self, data: bytes) -> list[bytes]:
         """The messages that `data` completes. See `Framer.receive`."""
         rest, size = self._rest, self.size
@@ -34,6 +39,10 @@ class FixedFramer(Framer):
         whole = len(data) - len(data) % size
         rest += data[whole:]
         return [data[at : at + size] for at in range(0, whole, size)]
+
+    def check(self, message: bytes) -> None:
+        """Whether `encode` takes it. See `Framer.check`."""
+        self.encode(message)
 
     def encode(self, message: bytes) -> bytes:
         """The message as it is.

@@ -192,6 +192,11 @@ class LengthFramer(PrefixFramer):
         except struct.error:
             return super().encode_all(messages)
 
+    def check(self, message: bytes) -> None:
+        """Whether it is too long, where only the field is added. See `Framer.check`."""
+        if self._plain and len(message) > self._longest:
+            raise UsageError(f"the frame has {len(message) + self._head} bytes; the limit is {self.limit_bytes}")
+
     def encode(self, message: bytes) -> bytes:
         """The frame of a message, in the form in which `receive` returns it.
 
@@ -270,6 +275,10 @@ class VarintFramer(PrefixFramer):
             self.error = BadFrame("a length of more than 10 bytes is no varint")
             return -1, 0
         return 0, 0
+
+    def check(self, message: bytes) -> None:
+        """Whether `encode` takes it. See `Framer.check`."""
+        self.encode(message)
 
     def encode(self, message: bytes) -> bytes:
         """The message with its length in front.

@@ -28,6 +28,11 @@ class LineFramer(Framer):
         self._ending = ending
         self._rest = bytearray()
 
+    @property
+    def unfinished(self) -> bool:
+        """Whether a part of a line is held. See `Framer.unfinished`."""
+        return bool(self._rest)
+
     def receive(self, data: bytes) -> list[bytes]:
         """The lines that `data` completes. See `Framer.receive`."""
         rest = self._rest
@@ -67,6 +72,13 @@ class LineFramer(Framer):
         self._rest.clear()
         self.error = FrameTooLarge(f"a line is longer than {self.limit_bytes} bytes")
 
+    def check(self, message: bytes) -> None:
+        """Whether a line can hold it. See `Framer.check`."""
+        if len(message) > self.limit_bytes:
+            raise UsageError(f"the line has {len(message)} bytes; the limit is {self.limit_bytes}")
+        if b"\n" in message or message[-1:] == b"\r":
+            raise UsageError("a line can't hold a line end; send several lines, or escape it")
+
     def encode(self, message: bytes) -> bytes:
         r"""The message and its ending.
 
@@ -74,10 +86,7 @@ class LineFramer(Framer):
             UsageError: the message is over the limit, or holds a ``\n`` or ends in ``\r``, and would not
                 come out as the same one line.
         """
-        if len(message) > self.limit_bytes:
-            raise UsageError(f"the line has {len(message)} bytes; the limit is {self.limit_bytes}")
-        if b"\n" in message or message[-1:] == b"\r":
-            raise UsageError("a line can't hold a line end; send several lines, or escape it")
+        self.check(message)
         return message + self._ending
 
     def encode_all(self, messages: list[bytes]) -> bytes:

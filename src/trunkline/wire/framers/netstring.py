@@ -61,6 +61,10 @@ class NetstringFramer(PrefixFramer):
             self.error = FrameTooLarge(f"a netstring is longer than {self.limit_bytes} bytes")
         return self.error is None
 
+    def check(self, message: bytes) -> None:
+        """Whether `encode` takes it. See `Framer.check`."""
+        self.encode(message)
+
     def encode(self, message: bytes) -> bytes:
         """The message as a netstring.
 
