@@ -212,17 +212,6 @@ def test_a_line_that_can_not_be_framed_is_refused_to_the_thread_that_sends_it() 
         thread.run(server.drain(2))
 
 
-def test_a_connection_whose_loop_is_closed_says_so() -> None:
-    thread = ReactorThread()
-    thread.start()
-    _server, (connection,), (peer,) = thread.run(unread(1, ConnectionOptions(), OutboundBudget()))
-    thread.stop()
-    for _ in range(3):
-        with pytest.raises(ConnectionClosed):
-            connection.send(b"to nobody")
-    peer.close()
-
-
 @pytest.mark.parametrize("wrong", [{"idle_timeout": -1}, {"overflow": "clsoe"}, {"retained_limit": 0}])
 def test_options_that_make_no_sense_are_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(UsageError, match=next(iter(wrong))):

@@ -585,6 +585,21 @@ def test_what_a_thread_sent_before_the_connection_was_closed_is_sent(lines: New)
     assert line.sent == [b"from a thread"]
 
 
+def test_a_thread_that_sends_when_the_loop_is_closed_is_told_each_time(
+    lines: New, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    line = lines()
+
+    def closed(*_: object) -> None:
+        raise RuntimeError("Event loop is closed")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Reactor, "call", closed)
+        for _ in range(3):
+            with pytest.raises(ConnectionClosed):
+                in_a_thread(lambda: line.connection.send(b"to nobody"))
+
+
 def test_what_a_thread_sent_before_the_stream_was_ended_is_sent(lines: New) -> None:
     line = lines()
     in_a_thread(lambda: line.connection.send(b"from a thread"))

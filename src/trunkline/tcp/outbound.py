@@ -393,6 +393,8 @@ class Outbound(asyncio.Protocol):
         if self._charged:
             self._blueprint.budget.charge(-self._charged)
             self._charged = 0
+        if self._reserved:
+            self._give_back()
         self._blueprint.budget.wake()
         if self._drained is not None and not self._drained.done():
             self._drained.set_result(None)
