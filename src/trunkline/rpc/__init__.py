@@ -1,0 +1,22 @@
+"""Calls over the native session, in both directions: typed methods, deadlines, cancellation, streams."""
+
+from trunkline.rpc.calling import CallFuture, CallStream
+from trunkline.rpc.connecting import connect_rpc
+from trunkline.rpc.context import CallContext, current_call
+from trunkline.rpc.limits import RpcLimits
+from trunkline.rpc.peer import RpcPeer
+from trunkline.rpc.server import RpcServer
+from trunkline.rpc.service import Method, Service
+
+__all__ = [
+    "CallContext",
+    "CallFuture",
+    "CallStream",
+    "Method",
+    "RpcLimits",
+    "RpcPeer",
+    "RpcServer",
+    "Service",
+    "connect_rpc",
+    "current_call",
+]
