@@ -22,6 +22,9 @@ from trunkline.wire import Frames
 
 __all__ = ["CallFuture", "CallStream", "Calling"]
 
+_SMALL_BYTES = 4_096  # a longer message is written at once
+_BATCH = 256  # messages that wait for the end of the turn
+
 _decode_any = msgspec.msgpack.Decoder().decode
 
 
@@ -128,7 +131,7 @@ class CallStream:
 class Calling(abc.ABC):
     """Calls out."""
 
-    __slots__ = ("_blueprint", "_calls", "_message_limit", "_watched", "connection", "goes_away", "reactor")
+    __slots__ = ("_blueprint", "_calls", "_message_limit", "_said", "_watched", "connection", "goes_away", "reactor")
 
     def __init__(self, blueprint: RpcBlueprint, connection: TcpConnection, connected: bool) -> None:
         self.connection = connection
@@ -137,6 +140,7 @@ class Calling(abc.ABC):
         self._blueprint = blueprint
         self._calls: CallTable[CallFuture | _StreamCall] = CallTable(connected, blueprint.limits.own_limit)
         self._watched = False
+        self._said: list[bytes] = []
         session = connection.framer
         said = session.peer if isinstance(session, Frames) else None
         self._message_limit = said.limit_bytes if said is not None else 0
@@ -374,8 +378,9 @@ class Calling(abc.ABC):
         for _, entry in self._calls.take_all():
             self._stop_feeding(entry)
             entry.fail(CallLost(f"the connection is gone ({reason}); the call may have run", sent="unknown"))
+        self._said.clear()  # so the next one to call is told that the connection is closed
 
-    # Sending.
+    # Sending. What is said in one turn of the loop leaves in one write.
 
     def _send(self, data: bytes) -> None:
         """Sends a message of the user's.
@@ -385,21 +390,34 @@ class Calling(abc.ABC):
             Overloaded: too much is unsent.
             CallLost: the connection is closed.
         """
-        if len(data) > self._message_limit:
-            raise UsageError(f"the message has {len(data)} bytes; the peer takes {self._message_limit}")
-        try:
-            self.connection.send(data)
-        except ConnectionClosed as error:
-            raise CallLost(str(error), sent="no") from None
+        size, said = len(data), self._said
+        if size > self._message_limit:
+            raise UsageError(f"the message has {size} bytes; the peer takes {self._message_limit}")
+        if not said:
+            if not self.connection.is_open:
+                raise CallLost("the connection is closed", sent="no")
+            if self.connection.is_full:
+                raise Overloaded(f"{self.connection.unsent_bytes} bytes are unsent already; the peer does not read")
+            self.reactor.loop.call_soon(self.flush)
+        said.append(data)
+        if size > _SMALL_BYTES or len(said) >= _BATCH:
+            self.flush()
 
     def _say(self, data: bytes) -> None:
         """Sends a message that is this side's own. Where there is no room for it, the connection can't go on."""
         try:
-            self.connection.send(data)
-        except ConnectionClosed:
+            self._send(data)
+        except CallLost:
             pass
         except Overloaded:
             self.connection.abort(CloseReason.OVER_BUDGET)
+
+    def flush(self) -> None:
+        """Writes what was said in this turn of the loop now."""
+        if self._said:
+            said, self._said = self._said, []
+            with contextlib.suppress(ConnectionClosed):  # the calls are told when the connection is down
+                self.connection.send_all(said)
 
 
 def _decoder_of(kind: Any) -> Any:

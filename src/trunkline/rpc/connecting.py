@@ -86,6 +86,12 @@ class PeerLine:
             raise ConnectionClosed(CloseReason.PEER_CLOSED)
         return self.peer
 
+    async def stop(self) -> None:
+        """Closes the connection in good order, and does not connect again."""
+        for peer in self._peers.values():
+            peer.flush()
+        await self.tcp.stop()
+
 
 @contextlib.asynccontextmanager
 async def connect_rpc(
@@ -138,6 +144,6 @@ async def connect_rpc(
     try:
         yield await line.open()
     finally:
-        await line.tcp.stop()
+        await line.stop()
         blueprint.ticker.stop()
         blueprint.runner.stop()

@@ -45,6 +45,7 @@ class RpcPeer(Serving):
 
     def close(self, reason: str = CloseReason.CLOSED) -> None:
         """Closes the connection in good order. Calls that are under way are lost, on both sides."""
+        self.flush()
         self.connection.close(reason)
 
     def say_goaway(self, reason: str = "") -> None:

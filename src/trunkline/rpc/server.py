@@ -132,6 +132,7 @@ class RpcServer:
         await self._idle_until(ends_at)
         for peer in list(self.peers.values()):
             peer.break_off_runs()
+            peer.flush()
         await self.tcp.drain(max(0.0, ends_at - self._reactor.now()))
         await self._idle_until(max(ends_at, self._reactor.now() + _BREAK_OFF_SECONDS))
         self._blueprint.ticker.stop()
