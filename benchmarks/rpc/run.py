@@ -117,6 +117,12 @@ def measure(name: str, work: str, seconds: float) -> Result:
     return Result(done["calls"] / done["seconds"], used / done["calls"] * 1e6)
 
 
+def say(text: str) -> None:
+    """How far it is, where somebody looks on."""
+    if sys.stderr.isatty():
+        print(f"\r\033[K{text}", end="", file=sys.stderr, flush=True)
+
+
 def measure_all(
     names: list[str], seconds: float, rounds: int
 ) -> tuple[list[dict[str, Any]], dict[tuple[str, str], str]]:
@@ -128,14 +134,14 @@ def measure_all(
             for name in names:
                 if (work, name) in notes:
                     continue
-                print(f"\r\033[Kround {number + 1} of {rounds}: {work} {name}", end="", file=sys.stderr, flush=True)
+                say(f"round {number + 1} of {rounds}: {work} {name}")
                 try:
                     found.setdefault((work, name), []).append(measure(name, work, seconds))
                 except Failed as error:
                     if "wrong echo" in str(error):
                         raise SystemExit(f"\n{name}, {work}: {error}") from None
                     notes[work, name] = str(error)
-    print("\r\033[K", end="", file=sys.stderr)
+    say("")
     rows = []
     for (work, name), results in found.items():
         if (work, name) not in notes:
