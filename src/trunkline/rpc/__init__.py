@@ -1,6 +1,7 @@
 """Calls over the native session, in both directions: typed methods, deadlines, cancellation, streams."""
 
 from trunkline.rpc.blocking import BlockingRpcClient
+from trunkline.rpc.caller import Caller
 from trunkline.rpc.calling import CallFuture, CallStream
 from trunkline.rpc.client import RpcClient
 from trunkline.rpc.connecting import connect_rpc
@@ -10,12 +11,14 @@ from trunkline.rpc.peer import RpcPeer
 from trunkline.rpc.retrying import RetryBudget
 from trunkline.rpc.server import RpcServer
 from trunkline.rpc.service import Method, Service
+from trunkline.rpc.stub import stub_source
 
 __all__ = [
     "BlockingRpcClient",
     "CallContext",
     "CallFuture",
     "CallStream",
+    "Caller",
     "Method",
     "RetryBudget",
     "RpcClient",
@@ -25,4 +28,5 @@ __all__ = [
     "Service",
     "connect_rpc",
     "current_call",
+    "stub_source",
 ]

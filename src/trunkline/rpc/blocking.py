@@ -56,7 +56,7 @@ class BlockingRpcClient:
 
     def stream(self, method: str, *args: Any, **more: Any) -> Iterator[Any]:
         """Calls a method that is a stream; iterate over what it returns. See `RpcClient.stream`."""
-        items = self._thread.run(self._client.stream(method, *args, **more))
+        items = self._client.stream(method, *args, **more)
 
         async def following() -> Any:
             return await anext(items, _END)

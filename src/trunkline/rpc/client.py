@@ -2,14 +2,13 @@
 
 import asyncio
 import ssl
-from collections.abc import AsyncIterable, Callable, Iterable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterable, Sequence
 from typing import Any, Literal
 
 from trunkline.errors import CallLost, DeadlineExceeded, Overloaded, RpcError, UsageError
 from trunkline.reactor import Reactor
 from trunkline.rpc.blueprint import RpcBlueprint
 from trunkline.rpc.built_in import client_methods
-from trunkline.rpc.calling import CallStream
 from trunkline.rpc.connecting import PeerLine
 from trunkline.rpc.limits import RpcLimits
 from trunkline.rpc.peer import RpcPeer
@@ -205,9 +204,25 @@ class RpcClient:
             raise DeadlineExceeded(f"{method}: there is no time left for it")
         return left
 
-    async def stream(self, method: str, *args: Any, **more: Any) -> CallStream:
+    async def stream(
+        self,
+        method: str,
+        *args: Any,
+        timeout: float | None = None,
+        result_type: Any = Any,
+        meta: dict[str, str] | None = None,
+        window: int = 64,
+    ) -> AsyncGenerator[Any, None]:
         """Calls a method that is a stream, of one of the servers. See `RpcPeer.stream`; it is made once."""
-        return (await self.peer(more.get("timeout"))).stream(method, *args, **more)
+        ends_at = None if timeout is None else self._reactor.now() + timeout
+        peer = await self.peer(timeout)
+        left = self._left(method, ends_at)
+        items = peer.stream(method, *args, timeout=left, result_type=result_type, meta=meta, window=window)
+        try:
+            async for item in items:
+                yield item
+        finally:
+            await items.aclose()
 
     async def notify(self, method: str, *args: Any, meta: dict[str, str] | None = None) -> None:
         """Has a method of one of the servers run. See `RpcPeer.notify`; it is made once."""
