@@ -374,6 +374,12 @@ class Calling(abc.ABC):
             self._say(encode((4, call_id)))
             entry.fail(DeadlineExceeded("the call took longer than its caller waits"))
 
+    def not_taken(self, last: int) -> None:
+        """The peer says that it has taken no call after this one, and will take none."""
+        for entry in self._calls.take_after(last):
+            self._stop_feeding(entry)
+            entry.fail(CallLost("the peer is stopping and has not taken the call", sent="no"))
+
     def _lose_calls(self, reason: str) -> None:
         for _, entry in self._calls.take_all():
             self._stop_feeding(entry)

@@ -70,6 +70,11 @@ class CallTable(Generic[T]):
         self._last = call_id
 
     @property
+    def last(self) -> int:
+        """The id of the last call; 0 or less if there was none."""
+        return self._last
+
+    @property
     def _kind(self) -> str:
         return "odd" if self._parity else "even"
 
@@ -128,6 +133,10 @@ class CallTable(Generic[T]):
             del self._calls[call_id]
         self.soonest = min((deadline for deadline, _ in self._calls.values()), default=NEVER)
         return over
+
+    def take_after(self, last: int) -> list[T]:
+        """Ends the calls whose ids are greater than this one; returns what was held for them."""
+        return [self._calls.pop(call_id)[1] for call_id in list(self._calls) if call_id > last]
 
     def take_all(self) -> list[tuple[int, T]]:
         """Ends all calls: the connection is gone."""

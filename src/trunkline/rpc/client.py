@@ -153,7 +153,8 @@ class RpcClient:
                     await self._changed.wait()
                     found = self._best(tried)
         except TimeoutError:
-            raise CallLost(f"none of {len(self._lines)} servers can be reached", sent="no") from None
+            why = "; ".join(sorted({line.failure for line in self._lines if line.failure})) or "none has said hello yet"
+            raise CallLost(f"none of {len(self._lines)} servers can be reached: {why}", sent="no") from None
         return found
 
     async def call(

@@ -5,7 +5,7 @@ import contextlib
 import ssl
 from collections.abc import AsyncIterator, Callable, Iterable
 
-from trunkline.errors import ConnectionClosed, RpcError
+from trunkline.errors import ConnectionClosed, ProtocolError, RpcError
 from trunkline.reactor import Reactor
 from trunkline.rpc.blueprint import RpcBlueprint
 from trunkline.rpc.built_in import client_methods
@@ -36,6 +36,7 @@ class PeerLine:
     Attributes:
         peer: the peer, while it is up.
         tcp: what keeps the connection up.
+        failure: why the last attempt to connect failed.
     """
 
     def __init__(
@@ -55,17 +56,29 @@ class PeerLine:
         self._blueprint = blueprint
         self._on_peer = on_peer
         self._peers: dict[int, RpcPeer] = {}
+        self._session: Frames | None = None
+        self.failure = ""
         message_bytes = blueprint.limits.message_bytes
+
+        def new_session() -> Frames:
+            self._session = Frames(message_bytes, compression=compression, agent=agent, auth=token)
+            return self._session
+
         self.tcp = TcpClient(
             blueprint.reactor,
             address,
-            lambda: Frames(message_bytes, compression=compression, agent=agent, auth=token),
+            new_session,
             on_message,
             on_connection=self._on_connection,
             options=client_options(options),
             tls=tls,
             connect_timeout=connect_timeout,
+            on_connect_failed=self._connect_failed,
         )
+
+    def _connect_failed(self, error: Exception) -> None:
+        told = self._session.peer_reason if self._session is not None else None
+        self.failure = told or str(error) or type(error).__name__
 
     def _on_connection(self, connection: TcpConnection) -> None:
         if connection.is_open:
@@ -80,8 +93,19 @@ class PeerLine:
         self._on_peer(peer)
 
     async def open(self) -> RpcPeer:
-        """Connects once; returns the peer. See `TcpClient.open` for what it raises."""
-        await self.tcp.open()
+        """Connects once; returns the peer.
+
+        Raises:
+            OSError: the server can't be reached, or not in time.
+            ProtocolError: the server broke the protocol, or refused.
+            ConnectionClosed: the server closed the connection before it was up.
+        """
+        try:
+            await self.tcp.open()
+        except ConnectionClosed:
+            if self._session is not None and self._session.peer_reason:
+                raise ProtocolError(f"the server says: {self._session.peer_reason}") from None
+            raise
         if self.peer is None:
             raise ConnectionClosed(CloseReason.PEER_CLOSED)
         return self.peer

@@ -103,6 +103,8 @@ class Goaway(msgspec.Struct, array_like=True, tag=9, frozen=True, gc=False):
     """This side stops: it ends what it has begun and takes no new calls."""
 
     reason: str = ""
+    last: int = 0
+    """The id of the last call of the peer's that was taken, or 0: those that are greater are not run."""
 
 
 Message = Call | Reply | Failed | Cancel | Notify | Item | End | Credit | Goaway

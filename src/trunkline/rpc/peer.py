@@ -50,7 +50,7 @@ class RpcPeer(Serving):
 
     def say_goaway(self, reason: str = "") -> None:
         """Tells the peer that this side takes no more calls."""
-        self._say(encode((9, reason)))
+        self._say(encode((9, reason, max(0, self._served.last))))
 
     @property
     def agent(self) -> str:
@@ -89,8 +89,9 @@ class RpcPeer(Serving):
     def _end(self, message: End) -> None:
         self.argument_ended(message.id)
 
-    def _goaway(self, _message: Goaway) -> None:
+    def _goaway(self, message: Goaway) -> None:
         self.goes_away = True
+        self.not_taken(message.last)
 
 
 _TAKES: Final[dict[type, Callable[[RpcPeer, Any], None]]] = {
