@@ -418,6 +418,16 @@ class Calling(abc.ABC):
         except Overloaded:
             self.connection.abort(CloseReason.OVER_BUDGET)
 
+    def _say_now(self, data: bytes) -> None:
+        """Like `_say`; while messages are handled, it goes out with their replies."""
+        self.flush()
+        try:
+            self.connection.send(data)
+        except ConnectionClosed:
+            pass
+        except Overloaded:
+            self.connection.abort(CloseReason.OVER_BUDGET)
+
     def flush(self) -> None:
         """Writes what was said in this turn of the loop now."""
         if self._said:

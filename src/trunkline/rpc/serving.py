@@ -5,7 +5,7 @@ import traceback
 from time import perf_counter_ns
 from typing import Any, cast
 
-from trunkline.errors import BadFrame, CallLost, ConnectionClosed, Overloaded, RpcError
+from trunkline.errors import BadFrame, CallLost, Overloaded, RpcError
 from trunkline.ids import IdMaker
 from trunkline.rpc import failures
 from trunkline.rpc.blueprint import RpcBlueprint
@@ -16,7 +16,7 @@ from trunkline.rpc.messages import Call, Item, Notify, encode
 from trunkline.rpc.runner import Run
 from trunkline.rpc.service import Method
 from trunkline.rpc.streams import Credits, IncomingItems
-from trunkline.tcp import CloseReason, TcpConnection
+from trunkline.tcp import TcpConnection
 
 __all__ = ["Serving"]
 
@@ -50,7 +50,7 @@ class Serving(Calling):
         """The peer calls."""
         self._served.note(call.id)
         method = self._methods.get(call.method)
-        if method is None or not method.is_plain or self._blueprint.goes_away:
+        if method is None or not method.is_plain or call.credit or self._blueprint.goes_away:
             self._called_slowly(call, method)
             return
         # The common case: a function that is run here and now. No task, no future, no timer.
@@ -68,12 +68,7 @@ class Serving(Calling):
             if len(data) > self._message_limit:
                 self._too_long(call.id, method, len(data))
             else:
-                try:
-                    self.connection.send(data)
-                except ConnectionClosed:
-                    pass
-                except Overloaded:
-                    self.connection.abort(CloseReason.OVER_BUDGET)
+                self._say_now(data)
         method.figures.add(perf_counter_ns() - started_at)
 
     def _called_slowly(self, call: Call, method: Method | None) -> None:
@@ -252,7 +247,7 @@ class Serving(Calling):
     def _refuse(self, call_id: int, code: str, text: str, method: Method | None = None) -> None:
         if method is not None:
             method.figures.errors[code] += 1
-        self._say(encode((3, call_id, code, text[:_TEXT_LIMIT])))
+        self._say_now(encode((3, call_id, code, text[:_TEXT_LIMIT])))
 
     def _too_long(self, call_id: int, method: Method, size: int) -> None:
         text = f"{method.name}: its result has {size} bytes; the caller takes {self._message_limit}"
@@ -269,7 +264,7 @@ class Serving(Calling):
                 if len(data) <= self._message_limit:
                     method.figures.errors[error.code] += 1
                     if call_id:
-                        self._say(data)
+                        self._say_now(data)
                     return
         method.figures.errors[failures.INTERNAL] += 1
         found = _new_id()
@@ -278,7 +273,7 @@ class Serving(Calling):
         if self._blueprint.debug:
             text = "".join(traceback.format_exception(error))[-_TEXT_LIMIT:]
         if call_id:
-            self._say(encode((3, call_id, failures.INTERNAL, text, found)))
+            self._say_now(encode((3, call_id, failures.INTERNAL, text, found)))
 
     def _expire_runs(self, now: float) -> None:
         for call_id, run in self._served.expired(now):
