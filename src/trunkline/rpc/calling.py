@@ -69,14 +69,14 @@ class CallFuture(asyncio.Future[Any]):
         return True
 
     def finish(self, result: msgspec.Raw) -> None:
-        """The reply has come. The peer's own."""
+        """The package's: the reply has come."""
         try:
             self.set_result(self._decode(result))
         except (ValueError, RecursionError) as error:
             self.set_exception(BadFrame(f"the result is not what was asked for: {error}"))
 
     def fail(self, error: Exception) -> None:
-        """There will be no reply. The peer's own."""
+        """The package's: there will be no reply."""
         if not self.done():
             self.set_exception(error)
 
@@ -235,7 +235,7 @@ class Calling(abc.ABC):
 
     @abc.abstractmethod
     def expire(self, now: float) -> bool:
-        """Ends the calls whose deadline has come; returns whether there are others. The ticker's to call."""
+        """The package's: ends the calls whose deadline has come; returns whether there are others."""
 
     @property
     def calls_under_way(self) -> int:
@@ -322,7 +322,7 @@ class Calling(abc.ABC):
                 raise CallLost("the connection was closed", sent="unknown") from None
 
     def give_up(self, call_id: int) -> None:
-        """Nobody waits for a call any more. The call's own."""
+        """The package's: nobody waits for a call any more."""
         entry = self._calls.take(call_id)
         if entry is not None:
             self._stop_feeding(entry)
@@ -336,7 +336,7 @@ class Calling(abc.ABC):
     # How it goes on, and ends.
 
     def replied(self, message: Reply) -> None:
-        """A reply has come."""
+        """The package's: a reply has come."""
         entry = self._calls.take(message.id)
         if entry is not None:
             entry.finish(message.result)
@@ -344,14 +344,14 @@ class Calling(abc.ABC):
                 entry.feed.task.cancel()
 
     def call_failed(self, message: Failed) -> None:
-        """The peer says that a call has failed."""
+        """The package's: the peer says that a call has failed."""
         entry = self._calls.take(message.id)
         if entry is not None:
             self._stop_feeding(entry)
             entry.fail(error_of(message, self._blueprint.errors))
 
     def result_item(self, message: Item) -> None:
-        """An item of a result that is a stream has come."""
+        """The package's: an item of a result that is a stream has come."""
         entry = self._calls.get(message.id)
         if isinstance(entry, _StreamCall):
             try:
@@ -363,7 +363,7 @@ class Calling(abc.ABC):
             raise BadFrame(f"call {message.id}: an item came, though no stream was asked for")
 
     def argument_credit(self, call_id: int, count: int) -> None:
-        """The callee takes more items of an argument."""
+        """The package's: the callee takes more items of an argument."""
         entry = self._calls.get(call_id)
         if entry is not None and entry.feed is not None:
             entry.feed.credits.add(count)
@@ -375,7 +375,7 @@ class Calling(abc.ABC):
             entry.fail(DeadlineExceeded("the call took longer than its caller waits"))
 
     def not_taken(self, last: int) -> None:
-        """The peer says that it has taken no call after this one, and will take none."""
+        """The package's: the peer says that it has taken no call after this one, and will take none."""
         for entry in self._calls.take_after(last):
             self._stop_feeding(entry)
             entry.fail(CallLost("the peer is stopping and has not taken the call", sent="no"))
@@ -429,7 +429,7 @@ class Calling(abc.ABC):
             self.connection.abort(CloseReason.OVER_BUDGET)
 
     def flush(self) -> None:
-        """Writes what was said in this turn of the loop now."""
+        """The package's: writes what was said in this turn of the loop now."""
         if self._said:
             said, self._said = self._said, []
             with contextlib.suppress(ConnectionClosed):  # the calls are told when the connection is down

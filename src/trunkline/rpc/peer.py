@@ -59,13 +59,13 @@ class RpcPeer(Serving):
         return session.peer.agent if isinstance(session, Frames) and session.peer is not None else ""
 
     def lost(self) -> None:
-        """The connection is down. Its server's or client's to call."""
+        """The package's: the connection is down."""
         self._blueprint.ticker.forget(self)
         self._lose_calls(self.connection.close_reason or CloseReason.CLOSED)
         self._lose_runs()
 
     def expire(self, now: float) -> bool:
-        """Ends the calls whose deadline has come; returns whether there are others. The ticker's to call."""
+        """The package's: ends the calls whose deadline has come; returns whether there are others."""
         self._expire_calls(now)
         self._expire_runs(now)
         self._watched = min(self._calls.soonest, self._served.soonest) < NEVER

@@ -47,7 +47,7 @@ class Serving(Calling):
     # How a call begins.
 
     def called(self, call: Call) -> None:
-        """The peer calls."""
+        """The package's: the peer calls."""
         self._served.note(call.id)
         method = self._methods.get(call.method)
         if method is None or not method.is_plain or call.credit or self._blueprint.goes_away:
@@ -140,7 +140,7 @@ class Serving(Calling):
             self.returned(run, result)
 
     def notified(self, message: Notify) -> None:
-        """The peer wants a method to be run, and no reply."""
+        """The package's: the peer wants a method to be run, and no reply."""
         method = self._methods.get(message.method)
         if method is None or self._blueprint.goes_away:
             return
@@ -164,7 +164,7 @@ class Serving(Calling):
     # How it goes on.
 
     def cancelled(self, call_id: int) -> None:
-        """The peer does not wait for a call any more."""
+        """The package's: the peer does not wait for a call any more."""
         run = self._served.take(call_id)
         if run is not None:
             run.method.figures.errors[failures.CANCELLED] += 1
@@ -172,7 +172,7 @@ class Serving(Calling):
             run.stop()
 
     def argument_item(self, message: Item) -> None:
-        """An item of an argument that is a stream has come."""
+        """The package's: an item of an argument that is a stream has come."""
         run = self._served.get(message.id)
         if run is None:
             return
@@ -189,19 +189,19 @@ class Serving(Calling):
             run.stop()
 
     def argument_ended(self, call_id: int) -> None:
-        """The argument that is a stream has ended."""
+        """The package's: the argument that is a stream has ended."""
         run = self._served.get(call_id)
         if run is not None and run.items is not None:
             run.items.end()
 
     def result_credit(self, call_id: int, count: int) -> None:
-        """The caller takes more items of the result."""
+        """The package's: the caller takes more items of the result."""
         run = self._served.get(call_id)
         if run is not None and run.credits is not None:
             run.credits.add(count)
 
     async def send_item(self, run: Run, item: Any) -> None:
-        """Sends one item of a result that is a stream. The run's own."""
+        """The package's: sends one item of a result that is a stream."""
         data = encode((6, run.call_id, item))
         if len(data) > self._message_limit:
             raise ValueError(f"an item of the stream has {len(data)} bytes; the caller takes {self._message_limit}")
@@ -211,7 +211,7 @@ class Serving(Calling):
     # How it ends: whatever takes it out of the table says so to the peer, and nothing else does.
 
     def returned(self, run: Run, result: Any) -> None:
-        """A method has returned. The run's own."""
+        """The package's: a method has returned."""
         if run.call_id and self._served.take(run.call_id) is None:
             return
         if run.call_id:
@@ -227,13 +227,13 @@ class Serving(Calling):
         self._ended(run)
 
     def failed(self, run: Run, error: BaseException) -> None:
-        """A method has raised. The run's own."""
+        """The package's: a method has raised."""
         if not run.call_id or self._served.take(run.call_id) is not None:
             self._say_failed(run.call_id, run.method, error)
             self._ended(run)
 
     def broken_off(self, run: Run) -> None:
-        """A method was cancelled, by its caller or by something on this side. The run's own."""
+        """The package's: a method was cancelled, by its caller or by something on this side."""
         if run.call_id and self._served.take(run.call_id) is not None:
             self._refuse(run.call_id, failures.CANCELLED, f"{run.method.name} was broken off", run.method)
             self._ended(run)
@@ -282,7 +282,7 @@ class Serving(Calling):
             run.stop()
 
     def break_off_runs(self) -> None:
-        """This side stops: breaks off what still runs, and says so to the peer."""
+        """The package's: this side stops: breaks off what still runs, and says so to the peer."""
         for call_id, run in self._served.take_all():
             self._refuse(call_id, failures.CANCELLED, f"{run.method.name} was broken off: this side stops", run.method)
             self._ended(run)
