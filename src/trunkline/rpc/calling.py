@@ -3,7 +3,7 @@
 import abc
 import asyncio
 import contextlib
-from collections.abc import AsyncIterable
+from collections.abc import AsyncIterable, Callable
 from functools import lru_cache
 from math import ceil
 from typing import Any, Self
@@ -54,12 +54,11 @@ class CallFuture(asyncio.Future[Any]):
 
     __slots__ = ("_caller", "_decode", "call_id", "feed")
 
-    def __init__(self, caller: "Calling", loop: asyncio.AbstractEventLoop, decode: Any) -> None:
-        super().__init__(loop=loop)
-        self.call_id = 0
-        self.feed: _Feed | None = None
-        self._caller = caller
-        self._decode = decode
+    # Set by who makes it: an __init__ in Python would take longer than all the rest.
+    _caller: "Calling"
+    _decode: Callable[[msgspec.Raw], Any]
+    call_id: int
+    feed: _Feed | None
 
     def cancel(self, msg: Any | None = None) -> bool:
         """Gives the call up. See `asyncio.Future.cancel`."""
@@ -131,11 +130,22 @@ class CallStream:
 class Calling(abc.ABC):
     """Calls out."""
 
-    __slots__ = ("_blueprint", "_calls", "_message_limit", "_said", "_watched", "connection", "goes_away", "reactor")
+    __slots__ = (
+        "_blueprint",
+        "_calls",
+        "_loop",
+        "_message_limit",
+        "_said",
+        "_watched",
+        "connection",
+        "goes_away",
+        "reactor",
+    )
 
     def __init__(self, blueprint: RpcBlueprint, connection: TcpConnection, connected: bool) -> None:
         self.connection = connection
         self.reactor = blueprint.reactor
+        self._loop = blueprint.reactor.loop
         self.goes_away = False
         self._blueprint = blueprint
         self._calls: CallTable[CallFuture | _StreamCall] = CallTable(connected, blueprint.limits.own_limit)
@@ -182,8 +192,11 @@ class Calling(abc.ABC):
             CallLost: the connection is gone; it may have run.
             BadFrame: the result is not of its type.
         """
-        future = CallFuture(self, self.reactor.loop, _decode_any if result_type is Any else _decoder_of(result_type))
-        self._begin(future, method, args, timeout, meta, 0)
+        future = CallFuture(loop=self._loop)
+        future._caller = self
+        future._decode = _decode_any if result_type is Any else _decoder_of(result_type)
+        future.feed = None
+        future.call_id = self._begin(future, method, args, timeout, meta, 0)
         return future
 
     def stream(
@@ -275,7 +288,8 @@ class Calling(abc.ABC):
                 raise DeadlineExceeded(f"{method}: there is no time left for it")
             if deadline != NEVER:
                 timeout_ms = min(ceil((deadline - now) * 1000), 1 << 53)
-        self._check_taken()
+        if self.goes_away:
+            self._check_taken()
         streams: list[AsyncIterable[Any]] = []
         call_id = self._calls.begin(entry, deadline)
         try:
@@ -283,8 +297,6 @@ class Calling(abc.ABC):
         except BaseException:
             self._calls.take(call_id)
             raise
-        if type(entry) is CallFuture:
-            entry.call_id = call_id
         if deadline != NEVER and not self._watched:
             self._watched = True
             self._blueprint.ticker.watch(self)

@@ -12,7 +12,7 @@ from trunkline.errors import BadFrame
 
 __all__ = [
     "CREDIT_LIMIT", "NIL", "Call", "Cancel", "Credit", "End", "Failed", "Goaway", "Item", "Message", "Notify",
-    "Reply", "decode", "encode",
+    "Reply", "decode", "decode_unguarded", "encode",
 ]  # fmt: skip
 
 CREDIT_LIMIT: Final = 2**31 - 1
@@ -113,6 +113,8 @@ _encoder = msgspec.msgpack.Encoder()
 _decoder: msgspec.msgpack.Decoder[Any] = msgspec.msgpack.Decoder(Message)
 
 encode = _encoder.encode
+decode_unguarded = _decoder.decode
+"""What `decode` does, but for the errors, which are msgspec's."""
 
 
 def decode(data: bytes) -> Message:
@@ -122,7 +124,7 @@ def decode(data: bytes) -> Message:
         BadFrame: it is none.
     """
     try:
-        message: Message = _decoder.decode(data)
+        message: Message = decode_unguarded(data)
     except (ValueError, RecursionError) as error:
         raise BadFrame(f"no message of a call: {error}") from None
     return message

@@ -15,7 +15,7 @@ from trunkline.rpc.messages import (
     Item,
     Notify,
     Reply,
-    decode,
+    decode_unguarded,
     encode,
 )
 from trunkline.rpc.serving import Serving
@@ -113,9 +113,18 @@ def on_message(connection: TcpConnection, data: bytes) -> None:
     if peer is None:
         return
     try:
-        message = decode(data)
+        message = decode_unguarded(data)
+    except (ValueError, RecursionError) as error:
+        _break_off(connection, BadFrame(f"no message of a call: {error}"))
+        return
+    try:
         _TAKES[type(message)](peer, message)
     except BadFrame as error:
-        # It closes when all that came with this is handled, and tells the peer why. Nothing more is heard of it.
-        connection.framer.error = error
-        connection.context = None
+        _break_off(connection, error)
+
+
+def _break_off(connection: TcpConnection, error: BadFrame) -> None:
+    """It closes when all that came with this is handled, and tells the peer why. Nothing more is heard of it."""
+    error.__traceback__ = error.__context__ = None  # they would keep what was received
+    connection.framer.error = error
+    connection.context = None

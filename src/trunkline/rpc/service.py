@@ -24,6 +24,8 @@ class Method:
     """One method of a service, and how its arguments are read.
 
     Attributes:
+        arguments: makes the arguments, checked by their types, of what came with a call. It raises `ValueError` or
+            `RecursionError` where they are not what the method takes.
         name: by which it is called.
         function: the user's.
         kind: ``function``, which runs at once in the reactor; ``coroutine``; ``blocking``, which runs in a thread; or
@@ -43,7 +45,7 @@ class Method:
     """
 
     __slots__ = (
-        "_as_struct", "_decode", "doc", "errors", "figures", "function", "idempotent", "is_plain", "item_type", "kind",
+        "arguments", "doc", "errors", "figures", "function", "idempotent", "is_plain", "item_type", "kind",
         "limit", "name", "parameters", "result_type", "roles", "running", "takes_context", "takes_stream",
     )  # fmt: skip
 
@@ -84,8 +86,7 @@ class Method:
         self.parameters = [
             one.replace(annotation=hints.get(one.name, Any)) for one in parameters if one.name != self.takes_stream
         ]
-        self._as_struct = False
-        self._decode = self._new_decoder()
+        self.arguments = self._new_decoder()
         self.is_plain = self.kind == "function" and not (self.takes_context or roles)
 
     def _hints(self) -> dict[str, Any]:
@@ -104,7 +105,7 @@ class Method:
             raise UsageError(f"{self.name}: only a coroutine can take the items of {streamed[0]}")
         return streamed[0], (*typing.get_args(hints[streamed[0]]), Any)[0]
 
-    def _new_decoder(self) -> Callable[[msgspec.Raw], Any]:
+    def _new_decoder(self) -> Callable[[msgspec.Raw], tuple[Any, ...]]:
         for one in self.parameters:
             if one.kind not in (one.POSITIONAL_ONLY, one.POSITIONAL_OR_KEYWORD):
                 raise UsageError(f"{self.name}: {one.name} can't be given by its place; arguments travel as a list")
@@ -116,20 +117,11 @@ class Method:
                 (one.name, one.annotation) if one.default is one.empty else (one.name, one.annotation, one.default)
                 for one in self.parameters
             ]
-            self._as_struct = True
             struct = msgspec.defstruct("Arguments", fields, array_like=True, forbid_unknown_fields=True)
-            return msgspec.msgpack.Decoder(struct).decode
+            decode, astuple = msgspec.msgpack.Decoder(struct).decode, msgspec.structs.astuple
+            return lambda raw: astuple(decode(raw))
         except (TypeError, NameError) as error:
             raise UsageError(f"{self.name}: an argument's type can't be checked: {error}") from None
-
-    def arguments(self, raw: msgspec.Raw) -> tuple[Any, ...]:
-        """The arguments, checked by their types.
-
-        Raises:
-            ValueError, RecursionError: they are not what the method takes.
-        """
-        found: Any = self._decode(raw)
-        return msgspec.structs.astuple(found) if self._as_struct else found
 
     def describe(self) -> dict[str, Any]:
         """What a caller wants to know of it: for people, and for programs that make clients."""
