@@ -6,6 +6,7 @@ import logging
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -20,6 +21,7 @@ from trunkline.errors import (
     Overloaded,
     RpcError,
     UsageError,
+    WrongThread,
 )
 from trunkline.reactor import Reactor
 from trunkline.rpc import CallContext, RpcLimits, RpcPeer, RpcServer, Service, connect_rpc, current_call
@@ -412,6 +414,25 @@ def test_a_thread_that_is_given_up_still_counts_until_it_ends() -> None:
     asyncio.run(main())
 
 
+def test_a_deadline_that_an_inner_call_notices_first_is_told_as_what_it_is(caplog: pytest.LogCaptureFixture) -> None:
+    async def main() -> None:
+        service = new_service()
+
+        @service.method
+        async def late(context: CallContext) -> None:
+            loop = asyncio.get_running_loop()
+            while loop.time() < context.deadline:  # it holds up the loop, so that nobody else can notice
+                pass
+            raise DeadlineExceeded("of a call that it made")
+
+        async with served(service) as (_, address), connect_rpc(address) as peer:
+            with pytest.raises(DeadlineExceeded):
+                await peer.call("late", timeout=0.05)
+        assert caplog.records == []
+
+    asyncio.run(main())
+
+
 # Ends of connections.
 
 
@@ -527,6 +548,53 @@ def test_over_the_limit_of_a_server_calls_wait_then_are_refused() -> None:
             assert await expiring == ["done"] * 4
             assert waiting.calls == 4, "the one that was given up while it waited never ran"
             await until(lambda: server.stats()["running"] == server.stats()["waiting"] == 0)
+
+    asyncio.run(main())
+
+
+def test_arguments_are_bounded_by_their_bytes_too() -> None:
+    async def main() -> None:
+        go = asyncio.Event()
+        service = Service()
+
+        @service.method
+        async def keep(data: bytes) -> int:
+            await go.wait()
+            return len(data)
+
+        limits = RpcLimits(connection_bytes=2_500_000)
+        async with served(service, limits=limits) as (_, address), connect_rpc(address) as peer:
+            held = [peer.call("keep", bytes(1_000_000)) for _ in range(2)]
+            with pytest.raises(Overloaded, match="hold 2500000 bytes"):
+                await peer.call("keep", bytes(1_000_000))
+            go.set()
+            assert await asyncio.gather(*held) == [1_000_000] * 2
+            assert await peer.call("keep", bytes(1_000_000)) == 1_000_000
+
+    asyncio.run(main())
+
+
+def test_a_call_from_another_thread_is_refused() -> None:
+    async def test(_server: RpcServer, peer: RpcPeer) -> None:
+        def wrong() -> None:
+            peer.call("add", 1)
+
+        with pytest.raises(WrongThread):
+            await asyncio.to_thread(wrong)
+        assert peer.calls_under_way == 0
+
+    with_peer(new_service(), test)
+
+
+def test_calls_go_over_a_unix_socket_and_compressed(tmp_path: Path) -> None:
+    async def main() -> None:
+        path = str(tmp_path / "rpc.sock")
+        async with served(new_service(), compression=("zlib",)) as (server, _):
+            await server.listen_unix(path)
+            async with connect_rpc(path, compression=("zlib",)) as peer:
+                text = "voltage " * 50_000
+                assert await peer.call("echo", text) == text
+                assert peer.connection.sent_bytes < len(text) / 20
 
     asyncio.run(main())
 

@@ -108,6 +108,21 @@ def test_without_any_server_a_call_ends_in_time() -> None:
     asyncio.run(main())
 
 
+def test_a_client_that_was_stopped_says_so_at_once() -> None:
+    async def main() -> None:
+        async with served(named("a")) as (_, address):
+            client = RpcClient(reactor(), [address])
+            client.start()
+            assert await client.call("name") == "a"
+            await client.stop()
+            with pytest.raises(CallLost, match="stopped"):
+                await client.call("name")
+        with pytest.raises(UsageError):
+            RpcClient(reactor(), [])
+
+    asyncio.run(main())
+
+
 # Trying again.
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from test_rpc_calls import served, until
 
-from trunkline.errors import BadFrame, CallFailed, CallLost, DeadlineExceeded, RpcError, UsageError
+from trunkline.errors import BadFrame, CallFailed, CallLost, DeadlineExceeded, Overloaded, RpcError, UsageError
 from trunkline.rpc import RpcLimits, RpcPeer, RpcServer, Service, connect_rpc
 
 
@@ -243,6 +243,59 @@ def test_an_item_of_the_wrong_type_fails_its_call_alone() -> None:
         assert await peer.call("add", 1, 1) == 2
 
     with_log(test)
+
+
+def test_what_no_stream_can_be_is_said_before_it_is_called() -> None:
+    async def test(_server: RpcServer, peer: RpcPeer, _log: Log) -> None:
+        for window in (0, -1, 2**31):
+            with pytest.raises(UsageError, match="window"):
+                peer.stream("count", 3, window=window)
+        with pytest.raises(UsageError, match="result_type"):
+            peer.stream("count", 3, result_type=int | str | bytes | list[int] | list[str])
+        with pytest.raises(UsageError, match="can't be sent"):
+            peer.call("total", numbers(3), numbers(3))
+        with pytest.raises(UsageError, match="an item of the stream can't be sent"):
+            await peer.call("total", 0, objects())
+        assert peer.calls_under_way == 0
+
+    async def objects() -> AsyncIterator[object]:
+        yield object()
+
+    with_log(test)
+
+
+def test_items_that_nobody_takes_are_bounded_by_their_bytes_too() -> None:
+    async def test(server: RpcServer, peer: RpcPeer, _log: Log) -> None:
+        async def large() -> AsyncIterator[bytes]:
+            while True:
+                yield bytes(1_000_000)
+
+        calls = [peer.call("hoard", large()) for _ in range(3)]
+        with pytest.raises(Overloaded, match="hold 8000000 bytes"):
+            await asyncio.gather(*calls)
+        (served_peer,) = server.peers.values()
+        assert served_peer.tally.held <= 8_000_000
+        for call in calls:
+            call.cancel()
+        await until(lambda: not served_peer.runs)
+        assert served_peer.tally.held == 0
+
+    async def main() -> None:
+        service = Service()
+
+        @service.method
+        async def hoard(items: AsyncIterator[bytes]) -> None:
+            await asyncio.Event().wait()
+
+        limits = RpcLimits(connection_bytes=8_000_000)
+        async with (
+            asyncio.timeout(20),
+            served(service, limits=limits) as (server, address),
+            connect_rpc(address) as peer,
+        ):
+            await test(server, peer, Log())
+
+    asyncio.run(main())
 
 
 def test_streams_end_with_their_connection() -> None:

@@ -2,11 +2,11 @@
 
 from trunkline.rpc.blocking import BlockingRpcClient
 from trunkline.rpc.caller import Caller
-from trunkline.rpc.calling import CallFuture, CallStream
 from trunkline.rpc.client import RpcClient
 from trunkline.rpc.connecting import connect_rpc
 from trunkline.rpc.context import CallContext, current_call
 from trunkline.rpc.limits import RpcLimits
+from trunkline.rpc.outcomes import CallFuture, CallStream
 from trunkline.rpc.peer import RpcPeer
 from trunkline.rpc.retrying import RetryBudget
 from trunkline.rpc.server import RpcServer

@@ -1,159 +1,35 @@
 """The half of a peer that calls."""
 
 import abc
-import asyncio
-import contextlib
-from collections.abc import AsyncIterable, Callable
-from functools import lru_cache
+from collections.abc import AsyncIterable
 from math import ceil
-from typing import Any, Self
+from typing import Any
 
-import msgspec
-
-from trunkline.errors import BadFrame, CallLost, ConnectionClosed, DeadlineExceeded, Overloaded, UsageError
+from trunkline.errors import BadFrame, CallLost, DeadlineExceeded, UsageError
 from trunkline.rpc.blueprint import RpcBlueprint
 from trunkline.rpc.calls import NEVER, CallTable
+from trunkline.rpc.channel import Channel
 from trunkline.rpc.context import current_call
+from trunkline.rpc.encoding import decoder_of, encode_call, encode_item, encode_notify
 from trunkline.rpc.failures import error_of
-from trunkline.rpc.messages import Failed, Item, Reply, encode
-from trunkline.rpc.streams import Credits, IncomingItems
-from trunkline.tcp import CloseReason, TcpConnection
-from trunkline.wire import Frames
+from trunkline.rpc.messages import CREDIT_LIMIT, Failed, Item, Reply, encode
+from trunkline.rpc.outcomes import CallFuture, CallStream, Feed, StreamCall
+from trunkline.rpc.streams import Credits, IncomingItems, Tally
+from trunkline.tcp import TcpConnection
 
-__all__ = ["CallFuture", "CallStream", "Calling"]
-
-_SMALL_BYTES = 4_096  # a longer message is written at once
-_BATCH = 256  # messages that wait for the end of the turn
-
-_decode_any = msgspec.msgpack.Decoder().decode
+__all__ = ["Calling"]
 
 
-@lru_cache(maxsize=1_024)
-def _decode_as(kind: Any) -> Any:
-    return msgspec.msgpack.Decoder(kind).decode
-
-
-class _Feed:
-    """What a call sends besides: the items of an argument that is a stream."""
-
-    __slots__ = ("credits", "task")
-
-    def __init__(self, credits_left: Credits, task: "asyncio.Task[None]") -> None:
-        self.credits = credits_left
-        self.task = task
-
-
-class CallFuture(asyncio.Future[Any]):
-    """The outcome of a call: to be awaited, once or more often. Reactor's thread.
-
-    `cancel` tells the callee that nobody waits any more; so does cancelling the task that awaits it.
-
-    Attributes:
-        call_id: the call's.
-    """
-
-    __slots__ = ("_caller", "_decode", "call_id", "feed")
-
-    # Set by who makes it: an __init__ in Python would take longer than all the rest.
-    _caller: "Calling"
-    _decode: Callable[[msgspec.Raw], Any]
-    call_id: int
-    feed: _Feed | None
-
-    def cancel(self, msg: Any | None = None) -> bool:
-        """Gives the call up. See `asyncio.Future.cancel`."""
-        if not super().cancel(msg):
-            return False
-        self._caller.give_up(self.call_id)
-        return True
-
-    def finish(self, result: msgspec.Raw) -> None:
-        """The package's: the reply has come."""
-        try:
-            self.set_result(self._decode(result))
-        except (ValueError, RecursionError) as error:
-            self.set_exception(BadFrame(f"the result is not what was asked for: {error}"))
-
-    def fail(self, error: Exception) -> None:
-        """The package's: there will be no reply."""
-        if not self.done():
-            self.set_exception(error)
-
-
-class _StreamCall:
-    """A call whose result is a stream."""
-
-    __slots__ = ("feed", "items")
-
-    def __init__(self, items: IncomingItems) -> None:
-        self.items = items
-        self.feed: _Feed | None = None
-
-    def finish(self, _result: msgspec.Raw) -> None:
-        self.items.end()
-
-    def fail(self, error: Exception) -> None:
-        self.items.end(error)
-
-
-class CallStream:
-    """The items of a method's stream, to be taken by ``async for``. Reactor's thread; one coroutine at a time.
-
-    The callee is held back by whoever takes the items. A stream that nobody holds any more is given up, as by `aclose`.
-    """
-
-    __slots__ = ("__weakref__", "_call_id", "_caller", "_items")
-
-    def __init__(self, caller: "Calling", call_id: int, items: IncomingItems) -> None:
-        self._caller = caller
-        self._call_id = call_id
-        self._items = items
-
-    def __aiter__(self) -> Self:
-        return self
-
-    async def __anext__(self) -> Any:
-        return await self._items.__anext__()
-
-    async def aclose(self) -> None:
-        """Gives the stream up, if it has not ended."""
-        if not self._items.has_ended:
-            self._items.end()
-            self._caller.give_up(self._call_id)
-
-    def __del__(self) -> None:
-        if not self._items.has_ended:
-            with contextlib.suppress(RuntimeError):  # the loop is closed
-                self._caller.reactor.call(self._caller.give_up, self._call_id)
-
-
-class Calling(abc.ABC):
+class Calling(Channel, abc.ABC):
     """Calls out."""
 
-    __slots__ = (
-        "_blueprint",
-        "_calls",
-        "_loop",
-        "_message_limit",
-        "_said",
-        "_watched",
-        "connection",
-        "goes_away",
-        "reactor",
-    )
+    __slots__ = ("_calls", "_watched", "goes_away")
 
     def __init__(self, blueprint: RpcBlueprint, connection: TcpConnection, connected: bool) -> None:
-        self.connection = connection
-        self.reactor = blueprint.reactor
-        self._loop = blueprint.reactor.loop
+        super().__init__(blueprint, connection)
         self.goes_away = False
-        self._blueprint = blueprint
-        self._calls: CallTable[CallFuture | _StreamCall] = CallTable(connected, blueprint.limits.own_limit)
+        self._calls: CallTable[CallFuture | StreamCall] = CallTable(connected, blueprint.limits.own_limit)
         self._watched = False
-        self._said: list[bytes] = []
-        session = connection.framer
-        said = session.peer if isinstance(session, Frames) else None
-        self._message_limit = said.limit_bytes if said is not None else 0
 
     # What the user calls.
 
@@ -194,7 +70,7 @@ class Calling(abc.ABC):
         """
         future = CallFuture(loop=self._loop)
         future._caller = self
-        future._decode = _decode_any if result_type is Any else _decoder_of(result_type)
+        future._decode = decoder_of(result_type)
         future.feed = None
         future.call_id = self._begin(future, method, args, timeout, meta, 0)
         return future
@@ -221,13 +97,15 @@ class Calling(abc.ABC):
         Raises:
             UsageError, Overloaded, CallLost: as for `call`. Iterating raises what the future of a call does.
         """
+        if not 1 <= window <= CREDIT_LIMIT:
+            raise UsageError(f"window = {window}: it must be from 1 to {CREDIT_LIMIT}")
         call_id = 0
 
         def grant(count: int) -> None:
             self._say(encode((8, call_id, count)))
 
-        items = IncomingItems(self.reactor.loop, window, result_type, grant)
-        call_id = self._begin(_StreamCall(items), method, args, timeout, meta, window)
+        items = IncomingItems(self._loop, window, decoder_of(result_type), grant, Tally())
+        call_id = self._begin(StreamCall(items), method, args, timeout, meta, window)
         return CallStream(self, call_id, items)
 
     def notify(self, method: str, *args: Any, meta: dict[str, str] | None = None) -> None:
@@ -240,11 +118,7 @@ class Calling(abc.ABC):
         context = current_call.get()
         if meta is None and context is not None:
             meta = context.meta
-        try:
-            data = encode((5, method, args) if meta is None else (5, method, args, meta))
-        except (TypeError, ValueError, RecursionError, OverflowError) as error:
-            raise UsageError(f"{method}: its arguments can't be sent: {error}") from None
-        self._send(data)
+        self._send(encode_notify(method, args, meta))
 
     @abc.abstractmethod
     def expire(self, now: float) -> bool:
@@ -268,7 +142,7 @@ class Calling(abc.ABC):
 
     def _begin(
         self,
-        entry: CallFuture | _StreamCall,
+        entry: CallFuture | StreamCall,
         method: str,
         args: tuple[Any, ...],
         timeout: float | None,
@@ -293,7 +167,7 @@ class Calling(abc.ABC):
         streams: list[AsyncIterable[Any]] = []
         call_id = self._calls.begin(entry, deadline)
         try:
-            self._send(_call(call_id, method, args, timeout_ms, meta, credit, streams))
+            self._send(encode_call(call_id, method, args, timeout_ms, meta, credit, streams))
         except BaseException:
             self._calls.take(call_id)
             raise
@@ -301,18 +175,16 @@ class Calling(abc.ABC):
             self._watched = True
             self._blueprint.ticker.watch(self)
         if streams:
-            left = Credits(self.reactor.loop, 0)
-            task = self.reactor.loop.create_task(
-                self._send_argument(call_id, streams[0], left), name=f"items: {method}"
-            )
-            entry.feed = _Feed(left, task)
+            left = Credits(self._loop, 0)
+            task = self._loop.create_task(self._send_argument(call_id, streams[0], left), name=f"items: {method}")
+            entry.feed = Feed(left, task)
         return call_id
 
     async def _send_argument(self, call_id: int, items: AsyncIterable[Any], left: Credits) -> None:
         try:
             async for item in items:
                 await left.take()
-                self._send(_item(call_id, item))
+                self._send(encode_item(call_id, item))
                 await self._drained()
             self._send(encode((7, call_id)))
         except Exception as error:
@@ -325,14 +197,6 @@ class Calling(abc.ABC):
             if close is not None:
                 await close()
 
-    async def _drained(self) -> None:
-        """Waits while the peer does not read."""
-        if self.connection.unsent_bytes:
-            try:
-                await self.connection.drain()
-            except ConnectionClosed:
-                raise CallLost("the connection was closed", sent="unknown") from None
-
     def give_up(self, call_id: int) -> None:
         """The package's: nobody waits for a call any more."""
         entry = self._calls.take(call_id)
@@ -341,7 +205,7 @@ class Calling(abc.ABC):
             self._say(encode((4, call_id)))
 
     @staticmethod
-    def _stop_feeding(entry: CallFuture | _StreamCall) -> None:
+    def _stop_feeding(entry: CallFuture | StreamCall) -> None:
         if entry.feed is not None:
             entry.feed.task.cancel()
 
@@ -365,7 +229,7 @@ class Calling(abc.ABC):
     def result_item(self, message: Item) -> None:
         """The package's: an item of a result that is a stream has come."""
         entry = self._calls.get(message.id)
-        if isinstance(entry, _StreamCall):
+        if isinstance(entry, StreamCall):
             try:
                 entry.items.put(message.item)
             except (ValueError, RecursionError) as error:
@@ -397,92 +261,3 @@ class Calling(abc.ABC):
             self._stop_feeding(entry)
             entry.fail(CallLost(f"the connection is gone ({reason}); the call may have run", sent="unknown"))
         self._said.clear()  # so the next one to call is told that the connection is closed
-
-    # Sending. What is said in one turn of the loop leaves in one write.
-
-    def _send(self, data: bytes) -> None:
-        """Sends a message of the user's.
-
-        Raises:
-            UsageError: it is longer than the peer takes.
-            Overloaded: too much is unsent.
-            CallLost: the connection is closed.
-        """
-        size, said = len(data), self._said
-        if size > self._message_limit:
-            raise UsageError(f"the message has {size} bytes; the peer takes {self._message_limit}")
-        if not said:
-            if not self.connection.is_open:
-                raise CallLost("the connection is closed", sent="no")
-            if self.connection.is_full:
-                raise Overloaded(f"{self.connection.unsent_bytes} bytes are unsent already; the peer does not read")
-            self.reactor.loop.call_soon(self.flush)
-        said.append(data)
-        if size > _SMALL_BYTES or len(said) >= _BATCH:
-            self.flush()
-
-    def _say(self, data: bytes) -> None:
-        """Sends a message that is this side's own. Where there is no room for it, the connection can't go on."""
-        try:
-            self._send(data)
-        except CallLost:
-            pass
-        except Overloaded:
-            self.connection.abort(CloseReason.OVER_BUDGET)
-
-    def _say_now(self, data: bytes) -> None:
-        """Like `_say`; while messages are handled, it goes out with their replies."""
-        self.flush()
-        try:
-            self.connection.send(data)
-        except ConnectionClosed:
-            pass
-        except Overloaded:
-            self.connection.abort(CloseReason.OVER_BUDGET)
-
-    def flush(self) -> None:
-        """The package's: writes what was said in this turn of the loop now."""
-        if self._said:
-            said, self._said = self._said, []
-            with contextlib.suppress(ConnectionClosed):  # the calls are told when the connection is down
-                self.connection.send_all(said)
-
-
-def _decoder_of(kind: Any) -> Any:
-    try:
-        return _decode_as(kind)
-    except TypeError as error:
-        try:
-            return msgspec.msgpack.Decoder(kind).decode  # one that can't be looked up
-        except TypeError:
-            raise UsageError(f"result_type = {kind!r}: it can't be checked: {error}") from None
-
-
-def _call(
-    call_id: int,
-    method: str,
-    args: tuple[Any, ...],
-    timeout_ms: int,
-    meta: dict[str, str] | None,
-    credit: int,
-    streams: list[AsyncIterable[Any]],
-) -> bytes:
-    """The message of a call; an argument that is a stream is put into `streams`."""
-    try:
-        if meta is None and not credit:
-            return encode((1, call_id, method, args, timeout_ms) if timeout_ms else (1, call_id, method, args))
-        return encode((1, call_id, method, args, timeout_ms, meta, credit))
-    except (TypeError, ValueError, RecursionError, OverflowError) as error:
-        found = [one for one in args if isinstance(one, AsyncIterable)]
-        if len(found) != 1:
-            raise UsageError(f"{method}: its arguments can't be sent: {error}") from None
-        streams += found
-        plain = tuple(one for one in args if one is not found[0])
-        return _call(call_id, method, plain, timeout_ms, meta, credit, streams)
-
-
-def _item(call_id: int, item: Any) -> bytes:
-    try:
-        return encode((6, call_id, item))
-    except (TypeError, ValueError, RecursionError, OverflowError) as error:
-        raise UsageError(f"an item of the stream can't be sent: {error}") from None

@@ -79,6 +79,7 @@ class RpcClient:
         self._connection_timeout = connection_timeout
         self._on_peer = on_peer
         self._turn = 0
+        self._stopped = False
         self._changed = asyncio.Event()
         methods = client_methods({} if service is None else service.methods)
         self._blueprint = RpcBlueprint(reactor, methods, errors, limits)
@@ -103,6 +104,8 @@ class RpcClient:
 
     async def stop(self) -> None:
         """Closes the connections in good order; calls that are under way are lost."""
+        self._stopped = True
+        self._changed.set()
         await asyncio.gather(*(line.stop() for line in self._lines))
         self._blueprint.ticker.stop()
         self._blueprint.runner.stop()
@@ -148,13 +151,15 @@ class RpcClient:
         found = self._best(tried)
         try:
             async with asyncio.timeout(seconds):
-                while found is None:
+                while found is None and not self._stopped:
                     self._changed.clear()
                     await self._changed.wait()
                     found = self._best(tried)
         except TimeoutError:
             why = "; ".join(sorted({line.failure for line in self._lines if line.failure})) or "none has said hello yet"
             raise CallLost(f"none of {len(self._lines)} servers can be reached: {why}", sent="no") from None
+        if found is None:
+            raise CallLost("the client was stopped", sent="no")
         return found
 
     async def call(

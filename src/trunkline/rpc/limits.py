@@ -17,6 +17,8 @@ class RpcLimits(msgspec.Struct, frozen=True, kw_only=True):
     """The longest message that this side takes: a call with its arguments, a result, an item of a stream."""
     connection_limit: int = 1_024
     """Calls of one peer that this side runs or keeps waiting at once."""
+    connection_bytes: int = 67_108_864
+    """Bytes of the arguments of those calls together, with the items that have come and were not taken yet."""
     running_limit: int = 4_096
     """Calls that run at once, of all peers together."""
     waiting_limit: int = 1_024

@@ -29,6 +29,7 @@ class Run:
     Attributes:
         call_id: the call's; 0 for a notification.
         method, arguments, context: what is run.
+        size: the bytes of the arguments.
         over: whether nobody waits for it any more.
         credits: for the items of its result, where that is a stream.
         items: those of its argument that is one.
@@ -37,17 +38,24 @@ class Run:
 
     __slots__ = (
         "_begun", "_runner", "_task", "arguments", "call_id", "context", "credits", "items", "method", "over", "peer",
-        "started_at",
+        "size", "started_at",
     )  # fmt: skip
 
     def __init__(
-        self, peer: "RpcPeer", call_id: int, method: Method, arguments: tuple[Any, ...], context: CallContext
+        self,
+        peer: "RpcPeer",
+        call_id: int,
+        method: Method,
+        arguments: tuple[Any, ...],
+        context: CallContext,
+        size: int,
     ) -> None:
         self.peer = peer
         self.call_id = call_id
         self.method = method
         self.arguments = arguments
         self.context = context
+        self.size = size
         self.over = False
         self.credits: Credits | None = None
         self.items: IncomingItems | None = None
@@ -164,6 +172,8 @@ class Runner:
             raise Overloaded(f"{method.name}: {method.limit} calls of it are under way; try again later")
         if len(works) >= limits.connection_limit:
             raise Overloaded(f"{limits.connection_limit} calls of this connection are under way; wait for one of them")
+        if run.peer.tally.held + run.size > limits.connection_bytes and works:
+            raise Overloaded(f"the calls of this connection hold {limits.connection_bytes} bytes; wait for one of them")
         if self.running >= limits.running_limit:
             if len(self._waiting) >= limits.waiting_limit:
                 raise Overloaded(f"{limits.running_limit} calls run and {limits.waiting_limit} wait; try again later")
@@ -172,6 +182,7 @@ class Runner:
             self._start(run)
         method.running += 1
         works.add(run)
+        run.peer.tally.held += run.size
 
     def _start(self, run: Run) -> None:
         self.running += 1
@@ -193,6 +204,9 @@ class Runner:
     def _forget(self, run: Run) -> None:
         run.method.running -= 1
         run.peer.runs.discard(run)
+        run.peer.tally.held -= run.size
+        if run.items is not None:
+            run.items.drop()
 
     async def idle(self) -> None:
         """Waits until nothing runs."""

@@ -10,6 +10,7 @@ import msgspec
 
 from trunkline.errors import RpcError, UsageError
 from trunkline.rpc.context import CallContext
+from trunkline.rpc.encoding import decoder_of
 from trunkline.rpc.figures import MethodFigures
 
 __all__ = ["RESERVED_PREFIX", "Method", "Service"]
@@ -39,14 +40,14 @@ class Method:
         is_plain: whether nothing has to be looked at before it is run.
         parameters: the arguments that come with the call, with their types resolved.
         result_type: what it returns, or yields.
-        item_type: what the items of the argument that is a stream are.
+        item_type, decode_item: what the items of the argument that is a stream are, and what reads one.
         running: calls of it that run or wait to be run.
         figures: what is counted of it.
     """
 
     __slots__ = (
-        "arguments", "doc", "errors", "figures", "function", "idempotent", "is_plain", "item_type", "kind",
-        "limit", "name", "parameters", "result_type", "roles", "running", "takes_context", "takes_stream",
+        "arguments", "decode_item", "doc", "errors", "figures", "function", "idempotent", "is_plain", "item_type",
+        "kind", "limit", "name", "parameters", "result_type", "roles", "running", "takes_context", "takes_stream",
     )  # fmt: skip
 
     def __init__(
@@ -83,6 +84,7 @@ class Method:
         if self.takes_context:
             parameters = parameters[1:]
         self.takes_stream, self.item_type = self._streamed(parameters, hints)
+        self.decode_item = decoder_of(self.item_type)
         self.parameters = [
             one.replace(annotation=hints.get(one.name, Any)) for one in parameters if one.name != self.takes_stream
         ]

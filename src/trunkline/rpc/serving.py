@@ -5,7 +5,7 @@ import traceback
 from time import perf_counter_ns
 from typing import Any, cast
 
-from trunkline.errors import BadFrame, CallLost, Overloaded, RpcError
+from trunkline.errors import BadFrame, CallLost, DeadlineExceeded, Overloaded, RpcError
 from trunkline.ids import IdMaker
 from trunkline.rpc import failures
 from trunkline.rpc.blueprint import RpcBlueprint
@@ -15,7 +15,7 @@ from trunkline.rpc.context import CallContext
 from trunkline.rpc.messages import Call, Item, Notify, encode
 from trunkline.rpc.runner import Run
 from trunkline.rpc.service import Method
-from trunkline.rpc.streams import Credits, IncomingItems
+from trunkline.rpc.streams import Credits, IncomingItems, Tally
 from trunkline.tcp import TcpConnection
 
 __all__ = ["Serving"]
@@ -28,7 +28,7 @@ _new_id = IdMaker()
 class Serving(Calling):
     """Calls in."""
 
-    __slots__ = ("_methods", "_served", "roles", "runs")
+    __slots__ = ("_methods", "_served", "roles", "runs", "tally")
 
     def __init__(
         self,
@@ -40,6 +40,7 @@ class Serving(Calling):
         super().__init__(blueprint, connection, connected)
         self.roles = roles
         self.runs: set[Run] = set()
+        self.tally = Tally()
         self._methods = blueprint.methods
         # One more than may be run: a function that wants its context is held while it runs.
         self._served: CallTable[Run] = CallTable(not connected, blueprint.limits.connection_limit + 1)
@@ -122,9 +123,9 @@ class Serving(Calling):
                     self._say(encode((8, call_id, count)))
 
             window = self._blueprint.limits.stream_window
-            items = IncomingItems(self.reactor.loop, window, method.item_type, grant)
+            items = IncomingItems(self._loop, window, method.decode_item, grant, self.tally)
             arguments = (*arguments, items)
-        run = Run(cast(Any, self), call_id, method, arguments, context)
+        run = Run(cast(Any, self), call_id, method, arguments, context, len(raw))
         run.items = items
         return run
 
@@ -178,15 +179,14 @@ class Serving(Calling):
             return
         if run.items is None or run.items.has_ended:
             raise BadFrame(f"call {message.id}: an item came, though its argument is no stream, or has ended")
+        bound = self._blueprint.limits.connection_bytes
         try:
-            run.items.put(message.item)
+            if self.tally.held + len(message.item) > bound:
+                self._break_off(run, failures.OVERLOADED, f"the calls of this connection hold {bound} bytes")
+            else:
+                run.items.put(message.item)
         except (ValueError, RecursionError) as error:
-            self._served.take(message.id)
-            self._refuse(
-                message.id, failures.USAGE, f"{run.method.name}: {run.method.takes_stream}: {error}", run.method
-            )
-            self._ended(run)
-            run.stop()
+            self._break_off(run, failures.USAGE, f"{run.method.name}: {run.method.takes_stream}: {error}")
 
     def argument_ended(self, call_id: int) -> None:
         """The package's: the argument that is a stream has ended."""
@@ -228,7 +228,10 @@ class Serving(Calling):
 
     def failed(self, run: Run, error: BaseException) -> None:
         """The package's: a method has raised."""
-        if not run.call_id or self._served.take(run.call_id) is not None:
+        if isinstance(error, DeadlineExceeded) and self.reactor.now() >= run.context.deadline:
+            # That of a call which it has made: it had no more time than it has itself, and the clock comes to both.
+            self._break_off(run, failures.DEADLINE, f"{run.method.name} took longer than its caller waits")
+        elif not run.call_id or self._served.take(run.call_id) is not None:
             self._say_failed(run.call_id, run.method, error)
             self._ended(run)
 
@@ -237,6 +240,12 @@ class Serving(Calling):
         if run.call_id and self._served.take(run.call_id) is not None:
             self._refuse(run.call_id, failures.CANCELLED, f"{run.method.name} was broken off", run.method)
             self._ended(run)
+
+    def _break_off(self, run: Run, code: str, text: str) -> None:
+        if self._served.take(run.call_id) is not None:
+            self._refuse(run.call_id, code, text, run.method)
+            self._ended(run)
+            run.stop()
 
     def _ended(self, run: Run) -> None:
         run.over = run.over or run.method.kind == "blocking"

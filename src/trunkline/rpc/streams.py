@@ -10,7 +10,16 @@ import msgspec
 from trunkline.errors import BadFrame, UsageError
 from trunkline.rpc.messages import CREDIT_LIMIT
 
-__all__ = ["Credits", "IncomingItems"]
+__all__ = ["Credits", "IncomingItems", "Tally"]
+
+
+class Tally:
+    """How many bytes somebody holds."""
+
+    __slots__ = ("held",)
+
+    def __init__(self) -> None:
+        self.held = 0
 
 
 class Credits:
@@ -50,24 +59,29 @@ class IncomingItems:
     Args:
         loop: where it waits.
         window: items that may come before any is taken; the peer has been told of them.
-        item_type: what they are.
+        decode: reads one; it raises `ValueError` or `RecursionError` where it is not of the stream's type.
         grant: called with a count when the peer may send so many more.
+        tally: where the bytes of the items that it holds are counted.
     """
 
-    __slots__ = ("_credit", "_decode", "_end", "_grant", "_loop", "_ready", "_taken", "_waiter", "_window")
+    __slots__ = (
+        "_credit", "_decode", "_end", "_grant", "_loop", "_ready", "_taken", "_tally", "_waiter", "_window",
+    )  # fmt: skip
 
     def __init__(
         self,
         loop: asyncio.AbstractEventLoop,
         window: int,
-        item_type: Any,
+        decode: Callable[[msgspec.Raw], Any],
         grant: Callable[[int], object],
+        tally: Tally,
     ) -> None:
         self._loop = loop
         self._window = self._credit = window
-        self._decode = msgspec.msgpack.Decoder(item_type).decode
+        self._decode = decode
         self._grant = grant
-        self._ready: deque[Any] = deque()
+        self._ready: deque[tuple[Any, int]] = deque()
+        self._tally = tally
         self._taken = 0
         self._end: Exception | None = None
         self._waiter: asyncio.Future[None] | None = None
@@ -82,7 +96,8 @@ class IncomingItems:
         if not self._credit:
             raise BadFrame("an item of a stream came without credit for it")
         self._credit -= 1
-        self._ready.append(self._decode(raw))
+        self._ready.append((self._decode(raw), len(raw)))
+        self._tally.held += len(raw)
         self._wake()
 
     def end(self, error: Exception | None = None) -> None:
@@ -94,6 +109,11 @@ class IncomingItems:
         if self._end is None:
             self._end = StopAsyncIteration() if error is None else error
             self._wake()
+
+    def drop(self) -> None:
+        """Nobody takes what has come."""
+        while self._ready:
+            self._tally.held -= self._ready.popleft()[1]
 
     @property
     def has_ended(self) -> bool:
@@ -118,7 +138,8 @@ class IncomingItems:
                 await self._waiter
             finally:
                 self._waiter = None
-        item = self._ready.popleft()
+        item, size = self._ready.popleft()
+        self._tally.held -= size
         self._taken += 1
         if self._end is None and 2 * self._taken >= self._window:
             count, self._taken = self._taken, 0
