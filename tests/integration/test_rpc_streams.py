@@ -132,6 +132,21 @@ def test_a_stream_that_nobody_holds_any_more_ends_at_the_callee() -> None:
     with_log(test)
 
 
+def test_a_stream_whose_taker_is_cancelled_ends_at_the_callee() -> None:
+    async def test(_server: RpcServer, peer: RpcPeer, log: Log) -> None:
+        stream = peer.stream("count", 3, "wait")
+        taking = asyncio.ensure_future(anext(stream))
+        assert await taking == 0
+        with pytest.raises(TimeoutError):  # noqa: PT012  # it is the iteration that is broken off
+            async with asyncio.timeout(0.05):
+                async for _ in stream:
+                    pass
+        await asyncio.wait_for(log.closed.wait(), 5)
+        assert peer.calls_under_way == 0
+
+    with_log(test)
+
+
 def test_errors_come_behind_the_items_before_them() -> None:
     async def test(_server: RpcServer, peer: RpcPeer, _log: Log) -> None:
         for then, error in (("declared", RanDry), ("bug", CallFailed)):

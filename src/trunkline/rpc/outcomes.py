@@ -91,7 +91,8 @@ class StreamCall:
 class CallStream:
     """The items of a method's stream, to be taken by ``async for``. Reactor's thread; one coroutine at a time.
 
-    The callee is held back by whoever takes the items. A stream that nobody holds any more is given up, as by `aclose`.
+    The callee is held back by whoever takes the items. A stream that nobody holds any more is given up, as by `aclose`;
+    so is one whose taker is cancelled while it waits for an item, as an asynchronous generator would end.
     """
 
     __slots__ = ("__weakref__", "_call_id", "_caller", "_items")
@@ -105,10 +106,18 @@ class CallStream:
         return self
 
     async def __anext__(self) -> Any:
-        return await self._items.__anext__()
+        try:
+            return await self._items.__anext__()
+        except asyncio.CancelledError:
+            # At once: the error holds this object for as long as somebody holds the error.
+            self._give_up()
+            raise
 
     async def aclose(self) -> None:
         """Gives the stream up, if it has not ended."""
+        self._give_up()
+
+    def _give_up(self) -> None:
         if not self._items.has_ended:
             self._items.end()
             self._caller.give_up(self._call_id)
