@@ -22,6 +22,7 @@ from fastapi import FastAPI
 from prometheus_client.metrics import MetricWrapperBase
 
 import trunkline
+import trunkline.rpc
 import trunkline.testing
 import trunkline.wire
 from trunkline import errors
@@ -332,7 +333,7 @@ def _method_doc(node: Any) -> str | None:
     if text.endswith("See `DevicePort.ask`."):
         sections = (inspect.getdoc(DevicePort.ask) or "").partition("\n")[2]
         text = text.removesuffix(" See `DevicePort.ask`.") + f"\n{sections}"
-    return None if text.startswith("The event loop's") else _doc(text)
+    return None if text.startswith(("The event loop's", "The package's")) else _doc(text)
 
 
 def _block(code: str) -> str:
@@ -400,8 +401,8 @@ def python_page() -> str:
     }  # fmt: skip
     return _page(
         "Python",
-        "What `import trunkline`, `import trunkline.wire` and `import trunkline.testing` give. Anything else may "
-        "change without notice. "
+        "What `import trunkline`, `import trunkline.wire`, `import trunkline.rpc` and `import trunkline.testing` give. "
+        "Anything else may change without notice. "
         "Each name is loaded when it is first used, so `import trunkline` itself costs next to nothing.",
         "A *message* is `bytes` without its framing. *Reactor's thread* means: call it in the thread of the event "
         "loop, and nowhere else. *Any thread* means what it says.",
@@ -414,6 +415,11 @@ def python_page() -> str:
         "Framers, which cut a stream of bytes into messages. [How to write a framer](../how-to/write-a-framer.md) says "
         "which to choose, and how to make one of your own.",
         *(_entry("trunkline.wire", name) for name in trunkline.wire.__all__),
+        "## trunkline.rpc",
+        "Calls in both directions over one connection. [Their messages](rpc.md) are described to the byte, for those "
+        "who write a client in another language. `current_call` is the context variable that holds the `CallContext` "
+        "of the method that runs.",
+        *(_entry("trunkline.rpc", name) for name in trunkline.rpc.__all__ if name != "current_call"),
         "## trunkline.testing",
         *(_entry("trunkline.testing", name) for name in trunkline.testing.__all__),
     )
@@ -435,6 +441,8 @@ def errors_page() -> str:
             met += "3." if issubclass(cls, errors.Unavailable) else "2."
         elif cls is errors.TrunklineError:
             met = ""
+        elif issubclass(cls, errors.RpcError):
+            met = "Calls raise it, at their caller."
         else:
             met = "Connections alone raise it, to their `on_error`."
         parts.append(f"## {name}\n\n{_doc(cls.__doc__)}\n\n{met}".rstrip())

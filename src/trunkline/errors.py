@@ -9,10 +9,15 @@
     │   ├── SettingsError      a setting is unknown, of the wrong type, or out of range
     │   ├── NotFound           no device, command, record, record type or job has that name
     │   ├── BadItems           what was sent to be stored is no JSON list, or an item of it is too long
-    │   └── WrongThread        a method was called from a thread that may not call it
+    │   ├── WrongThread        a method was called from a thread that may not call it
+    │   └── Forbidden          none of the caller's roles allows it
+    ├── RpcError               a method that was called says that it failed; each way to fail is a class of its own
+    │   └── CallFailed         a method failed in a way that it does not declare; ``id`` finds it in the callee's log
     └── Unavailable            the world's fault: it may work later
         ├── Overloaded         a bound is reached; nothing was accepted, so it is safe to try again
         ├── ConnectionClosed   the connection is gone; ``reason`` says why
+        ├── CallLost           a call has no outcome, for its connection is gone; ``sent`` says whether it may have run
+        ├── DeadlineExceeded   a call took longer than its caller waits
         ├── NoReply            a command ended without a reply; ``state`` says how
         ├── RunOver            a job's run that is over tried to write; a later run has its place
         └── StorageError       the database or the disk refused; nothing was committed
@@ -20,16 +25,23 @@
 ``str(error)`` is one line for a person: what happened, to what, and what to do next.
 """
 
+from typing import Any, ClassVar, Literal
+
 __all__ = [
     "BadFrame",
     "BadItems",
+    "CallFailed",
+    "CallLost",
     "ConnectionClosed",
+    "DeadlineExceeded",
+    "Forbidden",
     "FrameTooLarge",
     "NoReply",
     "NotFound",
     "Overloaded",
     "PeerTimeout",
     "ProtocolError",
+    "RpcError",
     "RunOver",
     "SettingsError",
     "StorageError",
@@ -88,6 +100,46 @@ class WrongThread(UsageError):
     """A method that belongs to the reactor's thread was called from another one."""
 
 
+class Forbidden(UsageError):
+    """None of the caller's roles allows it."""
+
+
+class RpcError(TrunklineError):
+    """A method that was called failed, as it declares that it may. Each way to fail is a class of its own.
+
+    As in ``class NoSuchMeter(RpcError)``, which the method raises and declares. The class's name travels as the code.
+    A caller that knows the class gets it back; one that does not gets an `RpcError` with that ``code``.
+
+    Args:
+        text: what happened, for people.
+        data: what else the caller may want to know: anything that MessagePack can carry.
+
+    Attributes:
+        data: the same; at the caller, of the class's ``data_type``.
+        code: the name of the class that was raised.
+    """
+
+    data_type: ClassVar[Any] = Any
+
+    def __init__(self, text: str = "", data: Any = None) -> None:
+        super().__init__(text)
+        self.data = data
+        self.code = type(self).__name__
+
+
+class CallFailed(RpcError):
+    """A method failed in a way that it does not declare.
+
+    Args:
+        text: what may be said of it; nothing of the method's own, unless the callee debugs.
+        id: under which the callee's log has the traceback.
+    """
+
+    def __init__(self, text: str, id: str = "") -> None:  # noqa: A002  # as the log calls it
+        super().__init__(text, id)
+        self.id = id
+
+
 class Unavailable(TrunklineError):
     """Something outside of the caller's hands is missing just now; it may work later."""
 
@@ -106,6 +158,23 @@ class ConnectionClosed(Unavailable):
     def __init__(self, reason: str) -> None:
         super().__init__(f"the connection is closed ({reason})")
         self.reason = reason
+
+
+class CallLost(Unavailable):
+    """A call has no outcome: its connection is gone, or the callee is stopping.
+
+    Attributes:
+        sent: whether the call may have run: ``"no"``, so it is safe to call again; ``"unknown"``; or ``"yes"``: it has
+            begun.
+    """
+
+    def __init__(self, text: str, sent: Literal["yes", "no", "unknown"]) -> None:
+        super().__init__(text)
+        self.sent = sent
+
+
+class DeadlineExceeded(Unavailable):
+    """A call took longer than its caller waits. It may have run, wholly or in part."""
 
 
 class NoReply(Unavailable):

@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 
 import trunkline
+from trunkline.cli.call import call
 from trunkline.cli.demo import demo
 from trunkline.cli.devices import devices
 from trunkline.cli.send import send
@@ -28,7 +29,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for command in (serve, devices, send, simulate, demo):
+for command in (serve, devices, send, call, simulate, demo):
     app.command()(command)
 
 

@@ -101,6 +101,30 @@ class Outbound(asyncio.Protocol):
             return
         self._send_at_once(message)
 
+    def send_all(self, messages: list[bytes]) -> None:
+        """Sends several messages in one write, in their order. Reactor's thread.
+
+        Who has many to send looks at `is_full` before: here the options alone say what becomes of what is over the
+        limit, and nothing is raised for it.
+
+        Raises:
+            ConnectionClosed: the connection is closed or closing.
+            UsageError: the framer can't frame one of them. Those before it were sent, and none from there on.
+        """
+        if self._transport is None or self.close_reason is not None:
+            raise ConnectionClosed(self.close_reason or CloseReason.CLOSED)
+        self._out += messages
+        if not self._room:
+            self._flush()
+
+    @property
+    def is_full(self) -> bool:
+        """Whether more is unsent than this connection's limit, or the budget's, allows. Reactor's thread."""
+        if not self._backlog:
+            return False
+        self._count()
+        return self._excess() > 0
+
     def _send_at_once(self, message: bytes) -> None:
         if get_ident() != self._thread_id:
             self._post(message)
