@@ -247,13 +247,15 @@ MEASURES = {
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("measures", nargs="*", choices=[*MEASURES, []], default=list(MEASURES))
+    parser.add_argument("measures", nargs="*", help=", ".join(MEASURES))
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     _soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     found = {}
-    for name in options.measures:
+    if unknown := set(options.measures) - set(MEASURES):
+        parser.error(f"there is no {', '.join(sorted(unknown))}; there are {', '.join(MEASURES)}")
+    for name in options.measures or MEASURES:
         measure, unit = MEASURES[name]
         found[name] = {"unit": unit, **{kind: round(value, 3) for kind, value in measure().items()}}
         print(name, found[name], flush=True)

@@ -111,7 +111,8 @@ def test_the_log_can_be_json(start_node: StartNode) -> None:
     events = [json.loads(line) for line in node.log().splitlines()]
     (online,) = (event for event in events if event["event"] == "device online")
     assert online["device"] == "d1"
-    assert all(event["level"] == "INFO" for event in events)
+    # A loaded machine may hold up the loop while the node starts, which is said too.
+    assert all(event["level"] == "INFO" for event in events if event["event"] != "reactor blocked")
 
 
 def test_the_database_is_durable_and_of_the_newest_schema(start_node: StartNode) -> None:
