@@ -111,8 +111,7 @@ def test_the_log_can_be_json(start_node: StartNode) -> None:
     events = [json.loads(line) for line in node.log().splitlines()]
     (online,) = (event for event in events if event["event"] == "device online")
     assert online["device"] == "d1"
-    # A loaded machine may hold up the loop while the node starts, which is said too.
-    assert all(event["level"] == "INFO" for event in events if event["event"] != "reactor blocked")
+    assert online["level"] == "INFO"  # others may be warnings: who waits for the device asks for it before it is known
 
 
 def test_the_database_is_durable_and_of_the_newest_schema(start_node: StartNode) -> None:
