@@ -8,14 +8,14 @@ from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 from trunkline.errors import ConnectionClosed, PeerTimeout, ProtocolError
-from trunkline.reactor import Reactor, Timer
+from trunkline.reactor import Reactor
 from trunkline.tcp.backoff import FullJitter
 from trunkline.tcp.blueprint import Blueprint, Callback, Callbacks
 from trunkline.tcp.budget import OutboundBudget
 from trunkline.tcp.coded import new_connection
 from trunkline.tcp.connection import TcpConnection
 from trunkline.tcp.options import CloseReason, ConnectionOptions
-from trunkline.tcp.server import CHECK_INTERVAL
+from trunkline.tcp.rounds import Rounds
 from trunkline.tcp.tls import ClientTls
 from trunkline.wire import Framer, Session
 from trunkline.wire.codecs import Codec
@@ -100,8 +100,7 @@ class TcpClient:
         self._lost: dict[int, asyncio.Future[None]] = {}
         self._changed = asyncio.Event()
         self._stopped = False
-        self._timer: Timer | None = None
-        self._checked_at = 0.0
+        self._rounds = Rounds(reactor, self.connections)
 
     @property
     def connection(self) -> TcpConnection | None:
@@ -112,7 +111,7 @@ class TcpClient:
         """Begins to connect. Starting twice does nothing."""
         if not self._tasks:
             self._stopped = False
-            self._start_checks()
+            self._rounds.start()
             for number in range(self._count):
                 name = f"client {number} of {self._address}"
                 self._tasks.add(self._reactor.spawn(self._stay_connected(), name))
@@ -151,9 +150,7 @@ class TcpClient:
         if self._lost:
             await asyncio.wait(list(self._lost.values()))
         await self._blueprint.finish_tasks(self._reactor.now() + self._blueprint.options.close_timeout)
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        self._rounds.stop()
 
     async def open(self) -> TcpConnection:
         """Connects once; returns the connection when it is up and, with a session, its peer has said hello.
@@ -163,7 +160,7 @@ class TcpClient:
             ProtocolError: the server broke the protocol, or refused.
             ConnectionClosed: the server closed the connection before it was up.
         """
-        self._start_checks()
+        self._rounds.start()
         loop, host = self._reactor.loop, self._address[0]
         connection = new_connection(self._blueprint, self._new_framer())
         ready = self._ready[connection.id] = loop.create_future()
@@ -235,19 +232,6 @@ class TcpClient:
             elif error is None and said is not None:
                 error = ProtocolError(f"the server has ended the session: {said}")
             ready.set_exception(error or ConnectionClosed(reason))
-
-    def _start_checks(self) -> None:
-        if self._timer is None:
-            self._checked_at = self._reactor.now()
-            self._timer = self._reactor.every(CHECK_INTERVAL, self._check)
-
-    def _check(self) -> None:
-        now = self._reactor.now()
-        lost, self._checked_at = now - self._checked_at, now
-        for connection in list(self.connections.values()):
-            if lost > 2 * CHECK_INTERVAL:
-                connection.forgive(now, lost)
-            connection.check(now)
 
 
 @contextlib.asynccontextmanager

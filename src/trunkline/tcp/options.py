@@ -81,7 +81,7 @@ class ConnectionOptions(msgspec.Struct, frozen=True, kw_only=True):
     send_timeout: float = 30.0
     """Seconds for which a thread waits at the most for the reactor to take what it sends, or for room, where the policy
     is to wait; 0 for not at all."""
-    unread_timeout: float = 15.0
+    unread_timeout: float = 14.0
     """Seconds for which a peer may take nothing of what waits for it."""
     close_timeout: float = 5.0
     """Seconds that a graceful close may take to flush; then the connection is dropped."""

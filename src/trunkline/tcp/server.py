@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 from trunkline.errors import ConnectionClosed, Overloaded
-from trunkline.reactor import Reactor, Timer
+from trunkline.reactor import Reactor
 from trunkline.tcp.acceptor import Acceptor
 from trunkline.tcp.binding import bind_resolved, bind_unix, resolve
 from trunkline.tcp.blueprint import Blueprint, Callback, Callbacks
@@ -18,15 +18,13 @@ from trunkline.tcp.connection import TcpConnection
 from trunkline.tcp.intake import Intake
 from trunkline.tcp.limits import ConnectionLimits, RefusalReason
 from trunkline.tcp.options import CloseReason, ConnectionOptions
+from trunkline.tcp.rounds import Rounds
 from trunkline.tcp.tcp_info import address_text
 from trunkline.tcp.tls import ServerTls, TlsReloader
 from trunkline.wire import Framer
 from trunkline.wire.codecs import Codec
 
-__all__ = ["CHECK_INTERVAL", "TcpServer"]
-
-CHECK_INTERVAL = 0.25
-"""Seconds between two looks at the connections' deadlines."""
+__all__ = ["TcpServer"]
 
 
 class TcpServer:
@@ -94,8 +92,7 @@ class TcpServer:
         assert not isinstance(context, ServerTls)  # told apart above
         self._intake = Intake(self._blueprint, new_framer, limits or ConnectionLimits(), context, self._refuse)
         self._acceptors: list[Acceptor] = []
-        self._timer: Timer | None = None
-        self._checked_at = 0.0
+        self._rounds = Rounds(reactor, self.connections)
         self._all_closed = asyncio.Event()
         self._all_closed.set()
 
@@ -137,9 +134,7 @@ class TcpServer:
     async def start(self, sock: socket.socket) -> None:
         """Listens on a bound socket (see `bind`), which the server owns from now on, besides any others."""
         self._acceptors.append(Acceptor(self._reactor, sock, self._intake.take, self._shed))
-        if self._timer is None:
-            self._checked_at = self._reactor.now()
-            self._timer = self._reactor.every(CHECK_INTERVAL, self._check)
+        self._rounds.start()
 
     @property
     def addresses(self) -> list[str]:
@@ -193,14 +188,6 @@ class TcpServer:
         self._intake.release(connection)
         if not self.connections:
             self._all_closed.set()
-
-    def _check(self) -> None:
-        now = self._reactor.now()
-        lost, self._checked_at = now - self._checked_at, now
-        for connection in list(self.connections.values()):
-            if lost > 2 * CHECK_INTERVAL:
-                connection.forgive(now, lost)
-            connection.check(now)
 
     # What the user asks of all connections.
 
@@ -293,6 +280,4 @@ class TcpServer:
                 connection.abort(CloseReason.DRAINED)
             await self._all_closed.wait()
         await self._blueprint.finish_tasks(ends_at)
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        self._rounds.stop()
